@@ -1,0 +1,101 @@
+// From logits to the next token: a pure function of logits, parameters, ids, seed and position.
+//
+// Order of the steps (ModelScope's where it defines one):
+//   1. logit bias        logit += bias
+//   2. penalties         repetition (over prompt and output; CTRL, HF, vLLM): logit > 0 ? logit / r
+//   : logit * r for every id that
+//                        occurs; then over the output only (OpenAI, vLLM): logit -= frequency *
+//                        count + presence * (count > 0)
+//   3. temperature       logit *= 1 / temperature; temperature 0 takes the largest logit, the
+//   lowest id among equals
+//   4. top-k             keeps ids whose logit is at least the k-th largest: ties with the k-th
+//   stay
+//   5. top-p             on the renormalised rest sorted by logit descending, then id ascending:
+//   keeps an id while the
+//                        probability before it is <= top_p; the first always stays
+//   6. min-p             keeps ids whose probability is >= min_p times the largest
+//   7. draw              the largest logit + Gumbel(seed, choice, position, id) of the kept ids
+//   (philox.h defines it
+//                        bit by bit); the lowest id among equals
+// Log-probabilities are log-softmax of the raw logits, before step 1.
+#ifndef HANLIN_KERNELS_SAMPLING_SAMPLING_H_
+#define HANLIN_KERNELS_SAMPLING_SAMPLING_H_
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+namespace hanlin {
+
+// Values are checked by the caller: temperature >= 0, top_k >= 0, top_p in (0, 1], min_p in [0, 1],
+// repetition > 0.
+struct SamplingParams {
+  float temperature = 1.0f;         // 0 = greedy
+  int32_t top_k = 0;                // 0 = off
+  float top_p = 1.0f;               // 1 = off
+  float min_p = 0.0f;               // 0 = off
+  float repetition_penalty = 1.0f;  // 1 = off
+  float presence_penalty = 0.0f;
+  float frequency_penalty = 0.0f;
+  uint64_t seed = 0;
+  uint32_t choice = 0;  // index of the choice when a request has several
+};
+
+struct LogitBias {
+  int32_t id = 0;
+  float bias = 0.0f;  // -infinity forbids the id
+};
+
+// What the step looks at besides the parameters; ids out of [0, vocabulary) are ignored.
+struct SamplingContext {
+  std::span<const LogitBias> logit_bias;
+  std::span<const int32_t> prompt_ids;
+  std::span<const int32_t> output_ids;
+  uint64_t position = 0;  // absolute position of the token to draw: prompt ids + output ids so far
+};
+
+// Draws tokens. Holds scratch memory of the vocabulary's size: one per thread, not thread-safe.
+class Sampler {
+ public:
+  // logits: [vocabulary], at least one, NaN counts as -infinity. Returns the id drawn.
+  int32_t Sample(std::span<const float> logits, const SamplingParams& params,
+                 const SamplingContext& context);
+
+  // The distribution that Sample draws from: [vocabulary], zero for ids that are filtered out.
+  // Greedy: one 1.
+  std::vector<double> FilteredProbabilities(std::span<const float> logits,
+                                            const SamplingParams& params,
+                                            const SamplingContext& context);
+
+ private:
+  struct Candidate {
+    float logit;  // after temperature
+    int32_t id;
+  };
+
+  std::span<const float> Adjust(std::span<const float> logits, const SamplingParams& params,
+                                const SamplingContext& context);
+  void Filter(std::span<const float> scaled, const SamplingParams& params);
+
+  std::vector<float> adjusted_;        // logits after steps 1 to 3
+  std::vector<int32_t> counts_;        // per id: occurrences in the output; all zero between calls
+  std::vector<Candidate> candidates_;  // the kept ids after Filter
+};
+
+struct TokenLogprob {
+  int32_t id = 0;
+  float logprob = 0.0f;  // natural logarithm
+};
+
+// log sum exp(logits), accumulated in double.
+double LogSumExp(std::span<const float> logits);
+
+// Log-probability of `id`, which must be in range.
+float Logprob(std::span<const float> logits, int32_t id);
+
+// The `count` most probable ids, by log-probability descending, then id ascending.
+std::vector<TokenLogprob> TopLogprobs(std::span<const float> logits, int count);
+
+}  // namespace hanlin
+
+#endif  // HANLIN_KERNELS_SAMPLING_SAMPLING_H_
