@@ -1,5 +1,6 @@
-// A worker group as its leader sees it: one call runs a step on all ranks. The leader broadcasts the plan, and
-// followers, which sit in FollowerLoop, run the same forward pass. With one rank it is a plain call of the model.
+// A worker group as its leader sees it: one call runs a step on all ranks. The leader broadcasts
+// the plan, and followers, which sit in FollowerLoop, run the same forward pass. With one rank it
+// is a plain call of the model.
 //
 // Thread safety: RunStep, Ping and Shutdown are called by one thread at a time.
 #ifndef HANLIN_MODEL_FORWARD_TP_GROUP_H_
@@ -21,12 +22,12 @@ class TpGroup {
   TpGroup(GptModel* model, Communicator* communicator)
       : model_(*model), communicator_(*communicator) {}
 
-  // GptModel::Run on all ranks. INVALID_ARGUMENT is found before anything is sent and harms nothing; any other error
-  // aborts the group.
+  // GptModel::Run on all ranks. INVALID_ARGUMENT is found before anything is sent and harms
+  // nothing; any other error aborts the group.
   absl::Status RunStep(const StepBatch& batch, std::span<float> logits);
 
-  // Asks every rank for a sign of life: UNAVAILABLE naming a rank that is dead or stopped. Call it every second or so
-  // while idle; a busy group is checked by its steps.
+  // Asks every rank for a sign of life: UNAVAILABLE naming a rank that is dead or stopped. Call it
+  // every second or so while idle; a busy group is checked by its steps.
   absl::Status Ping();
 
   // Ends the followers' loops. Their FollowerLoop returns OK.
