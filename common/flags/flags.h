@@ -1,6 +1,8 @@
-// Command lines by CLI11 with the house's conventions: every flag `--some-name` of a service binary can also be set by
-// the environment variable HANLIN_SOME_NAME; --help, --version; errors on stderr with exit code 2.
-//   CLI::App app{"…"};  app.add_option(…);  if (auto code = ParseFlags(app, argc, argv)) return *code;
+// Command lines by CLI11 with the house's conventions: every flag `--some-name` of a service binary
+// can also be set by the environment variable HANLIN_SOME_NAME; --help, --version; errors on stderr
+// with exit code 2.
+//   CLI::App app{"…"};  app.add_option(…);  if (auto code = ParseFlags(app, argc, argv)) return
+//   *code;
 #ifndef HANLIN_COMMON_FLAGS_FLAGS_H_
 #define HANLIN_COMMON_FLAGS_FLAGS_H_
 
@@ -29,13 +31,13 @@ inline constexpr int kExitUsage = 2;
 // Adds --log-level and --log-format.
 void AddLogFlags(CLI::App& app, LogOptions& options);
 
-// Parses; returns the exit code when the program should end now (--help, --version, an error already printed).
-// `environment` = also read HANLIN_* for every option of the app.
+// Parses; returns the exit code when the program should end now (--help, --version, an error
+// already printed). `environment` = also read HANLIN_* for every option of the app.
 std::optional<int> ParseFlags(CLI::App& app, int argc, const char* const* argv,
                               bool environment = true);
 
-// Prints "NAME: message" on stderr; returns kExitUsage for errors the user caused (bad argument, missing or damaged
-// file, unmet precondition, too little memory), else kExitFailure.
+// Prints "NAME: message" on stderr; returns kExitUsage for errors the user caused (bad argument,
+// missing or damaged file, unmet precondition, too little memory), else kExitFailure.
 int ReportError(std::string_view name, const absl::Status& status);
 
 // "512MiB", "4GB", "1.5g", "1048576" to bytes.

@@ -1,4 +1,5 @@
-// Where the files that ship with Hanlin are: $HANLIN_DATA, else ../share/hanlin beside the running binary.
+// Where the files that ship with Hanlin are: $HANLIN_DATA, else ../share/hanlin beside the running
+// binary.
 #ifndef HANLIN_COMMON_IO_DATA_DIR_H_
 #define HANLIN_COMMON_IO_DATA_DIR_H_
 

@@ -1,5 +1,5 @@
-// Files: read whole, map read-only, write atomically. The only place that touches the file system for model and
-// tokenizer data, so faults can be injected here. Thread-safe: no shared state.
+// Files: read whole, map read-only, write atomically. The only place that touches the file system
+// for model and tokenizer data, so faults can be injected here. Thread-safe: no shared state.
 #ifndef HANLIN_COMMON_IO_FILE_H_
 #define HANLIN_COMMON_IO_FILE_H_
 
@@ -15,10 +15,13 @@
 
 namespace hanlin {
 
-// The whole file as a string. Files over `max_bytes` are refused (RESOURCE_EXHAUSTED) before anything is allocated.
-absl::StatusOr<std::string> ReadFile(const std::string& path, uint64_t max_bytes = uint64_t{1} << 30);
+// The whole file as a string. Files over `max_bytes` are refused (RESOURCE_EXHAUSTED) before
+// anything is allocated.
+absl::StatusOr<std::string> ReadFile(const std::string& path,
+                                     uint64_t max_bytes = uint64_t{1} << 30);
 
-// Writes `path`.tmp, syncs and renames over `path`: readers see the old contents or the new, never a part.
+// Writes `path`.tmp, syncs and renames over `path`: readers see the old contents or the new, never
+// a part.
 absl::Status WriteFileAtomically(const std::string& path, std::string_view contents);
 
 bool FileExists(const std::string& path);
@@ -26,8 +29,9 @@ bool FileExists(const std::string& path);
 // Names (not paths) of the entries of `directory`, sorted.
 absl::StatusOr<std::vector<std::string>> ListDirectory(const std::string& directory);
 
-// A read-only mapping of a whole file. Pages load on first touch; a file truncated while mapped raises SIGBUS, so
-// model files must be replaced by rename, never in place. Immutable, thus thread-safe.
+// A read-only mapping of a whole file. Pages load on first touch; a file truncated while mapped
+// raises SIGBUS, so model files must be replaced by rename, never in place. Immutable, thus
+// thread-safe.
 class MappedFile {
  public:
   static absl::StatusOr<std::shared_ptr<MappedFile>> Open(const std::string& path);

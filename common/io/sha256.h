@@ -1,4 +1,5 @@
-// SHA-256 (FIPS 180-4, by OpenSSL) as lower-case hexadecimal, for fingerprints of tokenizer and model files.
+// SHA-256 (FIPS 180-4, by OpenSSL) as lower-case hexadecimal, for fingerprints of tokenizer and
+// model files.
 #ifndef HANLIN_COMMON_IO_SHA256_H_
 #define HANLIN_COMMON_IO_SHA256_H_
 

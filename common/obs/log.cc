@@ -58,7 +58,8 @@ std::string JsonLine(LogLevel level, std::string_view event, const std::string& 
   return line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
 }
 
-// Values with blanks, quotes or control characters are written as JSON strings, so a line stays a line.
+// Values with blanks, quotes or control characters are written as JSON strings, so a line stays a
+// line.
 std::string TextValue(const std::string& value) {
   const bool plain = !value.empty() && value.find_first_of(" \"\n\r\t=\\") == std::string::npos;
   if (plain) return value;
@@ -93,7 +94,8 @@ absl::Status SetupLogging(const LogOptions& options) {
     if (options.level == kLevelNames[i]) level = i;
   }
   if (level < 0) {
-    return InvalidArgument("log level is \"{}\", want debug, info, warning or error", options.level);
+    return InvalidArgument("log level is \"{}\", want debug, info, warning or error",
+                           options.level);
   }
   if (options.format != "text" && options.format != "json") {
     return InvalidArgument("log format is \"{}\", want text or json", options.format);

@@ -1,6 +1,7 @@
 // Structured logs on stderr: one line an event, as text or as JSON, with typed fields.
 //   Log(LogLevel::kInfo, "request finished", {{"request_id", id}, {"code", "OK"}, {"tokens", 12}});
-// Prompts and generated text are never logged. Thread-safe; SetupLogging is called once, early in main.
+// Prompts and generated text are never logged. Thread-safe; SetupLogging is called once, early in
+// main.
 #ifndef HANLIN_COMMON_OBS_LOG_H_
 #define HANLIN_COMMON_OBS_LOG_H_
 
@@ -25,8 +26,8 @@ struct LogField {
   LogField(std::string_view key, double value) : key(key), value(value) {}
   LogField(std::string_view key, bool value) : key(key), value(value) {}
   template <std::integral T>
-    requires(!std::same_as<T, bool>)
-  LogField(std::string_view key, T value) : key(key), value(static_cast<int64_t>(value)) {}
+  requires(!std::same_as<T, bool>) LogField(std::string_view key, T value)
+      : key(key), value(static_cast<int64_t>(value)) {}
 
   std::string_view key;
   std::variant<std::string, int64_t, double, bool> value;

@@ -1,6 +1,7 @@
-// Prometheus metrics over HTTP at /metrics, by prometheus-cpp. A process makes one MetricsServer, registers its
-// families on registry() and keeps the server alive. Thread-safe as prometheus-cpp is: families and metrics may be
-// used from any thread. Metrics of the process itself (resident memory, descriptors, threads) are always there.
+// Prometheus metrics over HTTP at /metrics, by prometheus-cpp. A process makes one MetricsServer,
+// registers its families on registry() and keeps the server alive. Thread-safe as prometheus-cpp
+// is: families and metrics may be used from any thread. Metrics of the process itself (resident
+// memory, descriptors, threads) are always there.
 #ifndef HANLIN_COMMON_OBS_METRICS_H_
 #define HANLIN_COMMON_OBS_METRICS_H_
 
@@ -22,8 +23,8 @@ namespace hanlin {
 
 class MetricsServer {
  public:
-  // Serves on HOST:PORT (port 0 picks one), or only collects when `address` is empty. INVALID_ARGUMENT on a bad
-  // address, UNAVAILABLE when the port is in use.
+  // Serves on HOST:PORT (port 0 picks one), or only collects when `address` is empty.
+  // INVALID_ARGUMENT on a bad address, UNAVAILABLE when the port is in use.
   static absl::StatusOr<std::unique_ptr<MetricsServer>> Create(const std::string& address);
   ~MetricsServer();
 

@@ -1,5 +1,5 @@
-// Client channels as Hanlin wants them: keepalive every 10 s, quick reconnects (100 ms to 1 s), no compression, its own
-// connection (no sharing of subchannels between channels). Thread-safe.
+// Client channels as Hanlin wants them: keepalive every 10 s, quick reconnects (100 ms to 1 s), no
+// compression, its own connection (no sharing of subchannels between channels). Thread-safe.
 #ifndef HANLIN_COMMON_RPC_CHANNEL_H_
 #define HANLIN_COMMON_RPC_CHANNEL_H_
 
@@ -21,7 +21,8 @@ struct ChannelOptions {
   int max_receive_message_bytes = 256 << 20;
 };
 
-// `address`: HOST:PORT, unix:PATH or dns:///NAME:PORT. Connects lazily; INVALID_ARGUMENT for an unreadable TLS file.
+// `address`: HOST:PORT, unix:PATH or dns:///NAME:PORT. Connects lazily; INVALID_ARGUMENT for an
+// unreadable TLS file.
 absl::StatusOr<std::shared_ptr<grpc::Channel>> OpenChannel(const std::string& address,
                                                            const ChannelOptions& options = {});
 

@@ -1,6 +1,6 @@
-// A gRPC server as every Hanlin process wants it: grpc.health.v1, reflection, channelz, keepalive that tolerates pings
-// every 10 s, bounded metadata and messages, a maximal connection age, an error for a port in use. Services use the
-// callback API. Thread-safe after Create.
+// A gRPC server as every Hanlin process wants it: grpc.health.v1, reflection, channelz, keepalive
+// that tolerates pings every 10 s, bounded metadata and messages, a maximal connection age, an
+// error for a port in use. Services use the callback API. Thread-safe after Create.
 #ifndef HANLIN_COMMON_RPC_SERVER_H_
 #define HANLIN_COMMON_RPC_SERVER_H_
 
@@ -32,19 +32,22 @@ class RpcServer {
     // Not owned; must outlive the server.
     std::vector<grpc::Service*> services;
     TlsFiles tls;
-    // Age at which a connection is asked to go away, so that clients re-resolve; zero = never (internal links).
+    // Age at which a connection is asked to go away, so that clients re-resolve; zero = never
+    // (internal links).
     absl::Duration max_connection_age = absl::ZeroDuration();
     // Time that calls on such a connection have to finish.
     absl::Duration max_connection_age_grace = absl::Minutes(10);
     int max_receive_message_bytes = 16 << 20;
   };
-  // INVALID_ARGUMENT for a bad address or unreadable TLS file, UNAVAILABLE when the address is in use.
+  // INVALID_ARGUMENT for a bad address or unreadable TLS file, UNAVAILABLE when the address is in
+  // use.
   static absl::StatusOr<std::unique_ptr<RpcServer>> Create(const Options& options);
   ~RpcServer();
 
   // The address with the real port.
   const std::string& address() const { return address_; }
-  // Sets grpc.health.v1's answer for the whole server ("") and every service of it. NOT_SERVING until first set.
+  // Sets grpc.health.v1's answer for the whole server ("") and every service of it. NOT_SERVING
+  // until first set.
   void SetServing(bool serving);
   // Refuses new calls, waits for running ones until `grace` is over, then cancels them. Idempotent.
   void Shutdown(absl::Duration grace);
@@ -57,7 +60,8 @@ class RpcServer {
   bool stopped_ = false;
 };
 
-// Raises the soft limit of file descriptors to the hard one; a server runs out of them before it runs out of anything.
+// Raises the soft limit of file descriptors to the hard one; a server runs out of them before it
+// runs out of anything.
 void RaiseDescriptorLimit();
 
 }  // namespace hanlin

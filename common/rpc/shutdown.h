@@ -1,6 +1,6 @@
-// SIGTERM and SIGINT as events. Make one ShutdownSignal first in main, before any thread: it blocks both signals for
-// the whole process and waits for them on a thread of its own. The first asks for a drain; the second ends the process
-// at once with exit code 1. Thread-safe.
+// SIGTERM and SIGINT as events. Make one ShutdownSignal first in main, before any thread: it blocks
+// both signals for the whole process and waits for them on a thread of its own. The first asks for
+// a drain; the second ends the process at once with exit code 1. Thread-safe.
 #ifndef HANLIN_COMMON_RPC_SHUTDOWN_H_
 #define HANLIN_COMMON_RPC_SHUTDOWN_H_
 
@@ -33,7 +33,8 @@ class ShutdownSignal {
   std::thread thread_;
 };
 
-// Asks the kernel to send SIGTERM to this process when its parent dies (for children of a supervisor).
+// Asks the kernel to send SIGTERM to this process when its parent dies (for children of a
+// supervisor).
 void DieWithParent();
 
 }  // namespace hanlin

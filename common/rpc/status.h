@@ -1,5 +1,6 @@
-// The one mapping between absl::Status and grpc::Status, and the retry hint that travels with RESOURCE_EXHAUSTED as
-// google.rpc.RetryInfo in the grpc-status-details-bin trailer. Thread-safe: no state.
+// The one mapping between absl::Status and grpc::Status, and the retry hint that travels with
+// RESOURCE_EXHAUSTED as google.rpc.RetryInfo in the grpc-status-details-bin trailer. Thread-safe:
+// no state.
 #ifndef HANLIN_COMMON_RPC_STATUS_H_
 #define HANLIN_COMMON_RPC_STATUS_H_
 

@@ -1,5 +1,6 @@
-// Errors as values. Every fallible call of Hanlin returns absl::Status or absl::StatusOr; a message says what was
-// wrong, the value seen and the value wanted. Constructors here take fmt format strings:
+// Errors as values. Every fallible call of Hanlin returns absl::Status or absl::StatusOr; a message
+// says what was wrong, the value seen and the value wanted. Constructors here take fmt format
+// strings:
 //   return InvalidArgument("top_p is {}, want a number in (0, 1]", top_p);
 // Thread-safe: no state.
 #ifndef HANLIN_COMMON_STATUS_STATUS_H_
@@ -21,7 +22,8 @@ template <typename... Args>
 absl::Status InvalidArgument(fmt::format_string<Args...> format, Args&&... args) {
   return absl::InvalidArgumentError(fmt::format(format, std::forward<Args>(args)...));
 }
-// The state of the system does not allow it: a fingerprint of another tokenizer, an option the model lacks.
+// The state of the system does not allow it: a fingerprint of another tokenizer, an option the
+// model lacks.
 template <typename... Args>
 absl::Status FailedPrecondition(fmt::format_string<Args...> format, Args&&... args) {
   return absl::FailedPreconditionError(fmt::format(format, std::forward<Args>(args)...));
@@ -74,11 +76,11 @@ inline std::string Message(const absl::Status& status) {
 #define HANLIN_CONCAT_(a, b) HANLIN_CONCAT_INNER_(a, b)
 
 // Returns from the enclosing function when `expression` is not OK.
-#define RETURN_IF_ERROR(expression)                                  \
-  do {                                                               \
+#define RETURN_IF_ERROR(expression)                                           \
+  do {                                                                        \
     if (::absl::Status hanlin_status_ = (expression); !hanlin_status_.ok()) { \
-      return hanlin_status_;                                         \
-    }                                                                \
+      return hanlin_status_;                                                  \
+    }                                                                         \
   } while (false)
 
 // ASSIGN_OR_RETURN(auto x, MakeX()): unwraps a StatusOr or returns its error.

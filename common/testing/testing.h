@@ -1,4 +1,5 @@
-// What the tests of every folder share: status matchers, a temporary folder, the golden data, random text.
+// What the tests of every folder share: status matchers, a temporary folder, the golden data,
+// random text.
 #ifndef HANLIN_COMMON_TESTING_TESTING_H_
 #define HANLIN_COMMON_TESTING_TESTING_H_
 
@@ -28,12 +29,13 @@ MATCHER_P2(StatusIs, code, message, "") {
          ::testing::ExplainMatchResult(message, Message(status), result_listener);
 }
 
-#define EXPECT_OK(expression) \
-  EXPECT_TRUE(::hanlin::testing::GetStatus(expression).ok()) << ::hanlin::testing::GetStatus(expression)
-#define ASSERT_OK(expression)                                        \
-  do {                                                               \
+#define EXPECT_OK(expression)                                \
+  EXPECT_TRUE(::hanlin::testing::GetStatus(expression).ok()) \
+      << ::hanlin::testing::GetStatus(expression)
+#define ASSERT_OK(expression)                                             \
+  do {                                                                    \
     const auto hanlin_status_ = ::hanlin::testing::GetStatus(expression); \
-    ASSERT_TRUE(hanlin_status_.ok()) << hanlin_status_;              \
+    ASSERT_TRUE(hanlin_status_.ok()) << hanlin_status_;                   \
   } while (false)
 #define ASSERT_OK_AND_ASSIGN(lhs, expression) \
   ASSERT_OK_AND_ASSIGN_IMPL_(HANLIN_CONCAT_(hanlin_status_or_, __LINE__), lhs, expression)
@@ -58,7 +60,8 @@ class TempDir {
 // The root of the golden data: $HANLIN_GOLDENS, else the copy that the build unpacked.
 std::string GoldensDirectory();
 
-// Every folder under GoldensDirectory()/`kind` (at any depth) that holds expected.json: full paths, sorted.
+// Every folder under GoldensDirectory()/`kind` (at any depth) that holds expected.json: full paths,
+// sorted.
 std::vector<std::string> GoldenCases(const std::string& kind);
 
 }  // namespace hanlin::testing

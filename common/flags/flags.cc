@@ -1,0 +1,95 @@
+// See flags.h.
+#include "common/flags/flags.h"
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cctype>
+#include <charconv>
+#include <cmath>
+#include <cstdio>
+
+#include "common/status/status.h"
+
+namespace hanlin {
+namespace {
+
+std::string EnvironmentName(const std::string& flag) {
+  std::string name = "HANLIN_";
+  for (const char c : flag) name += c == '-' ? '_' : static_cast<char>(std::toupper(c));
+  return name;
+}
+
+}  // namespace
+
+void AddLogFlags(CLI::App& app, LogOptions& options) {
+  app.add_option("--log-level", options.level, "debug, info, warning or error")
+      ->capture_default_str();
+  app.add_option("--log-format", options.format, "text or json")->capture_default_str();
+}
+
+std::optional<int> ParseFlags(CLI::App& app, int argc, const char* const* argv, bool environment) {
+  app.set_version_flag("--version", fmt::format("{} {}", app.get_name(), kVersion));
+  app.get_formatter()->column_width(34);
+  if (environment) {
+    for (CLI::Option* option : app.get_options()) {
+      if (option->get_lnames().empty()) continue;
+      const std::string& flag = option->get_lnames().front();
+      if (flag != "help" && flag != "version") option->envname(EnvironmentName(flag));
+    }
+  }
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::Success& request) {  // --help, --version
+    return app.exit(request);
+  } catch (const CLI::ParseError& error) {
+    std::fprintf(stderr, "%s: %s (see --help)\n", app.get_name().c_str(), error.what());
+    return kExitUsage;
+  }
+  return std::nullopt;
+}
+
+int ReportError(std::string_view name, const absl::Status& status) {
+  fmt::print(stderr, "{}: {}\n", name, Message(status));
+  switch (status.code()) {
+    case absl::StatusCode::kInvalidArgument:
+    case absl::StatusCode::kNotFound:
+    case absl::StatusCode::kPermissionDenied:
+    case absl::StatusCode::kFailedPrecondition:
+    case absl::StatusCode::kOutOfRange:
+    case absl::StatusCode::kDataLoss:
+    case absl::StatusCode::kUnimplemented:
+    case absl::StatusCode::kResourceExhausted:
+      return kExitUsage;
+    default:
+      return kExitFailure;
+  }
+}
+
+absl::StatusOr<uint64_t> ParseSize(std::string_view text) {
+  const absl::Status bad = InvalidArgument(
+      "size is \"{}\", want a number with an optional KiB, MiB, GiB, KB, MB or GB", text);
+  double number = 0;
+  const char* end = text.data() + text.size();
+  const auto [rest, error] = std::from_chars(text.data(), end, number);
+  if (error != std::errc() || !std::isfinite(number) || number < 0) return bad;
+  std::string unit(rest, end);
+  std::transform(unit.begin(), unit.end(), unit.begin(),
+                 [](unsigned char c) { return std::tolower(c); });
+  double factor = 1;
+  if (!unit.empty() && unit != "b") {
+    const size_t power = std::string_view("kmgt").find(unit[0]);
+    if (power == std::string_view::npos) return bad;
+    const std::string_view tail = std::string_view(unit).substr(1);
+    if (tail == "b") {
+      factor = std::pow(1000.0, static_cast<double>(power + 1));
+    } else if (tail.empty() || tail == "i" || tail == "ib") {
+      factor = std::pow(1024.0, static_cast<double>(power + 1));
+    } else {
+      return bad;
+    }
+  }
+  if (number * factor > 9e18) return bad;
+  return static_cast<uint64_t>(number * factor);
+}
+
+}  // namespace hanlin

@@ -1,0 +1,41 @@
+// See channel.h.
+#include "common/rpc/channel.h"
+
+#include <grpcpp/grpcpp.h>
+
+#include "common/io/file.h"
+#include "common/status/status.h"
+
+namespace hanlin {
+namespace {
+
+absl::StatusOr<std::shared_ptr<grpc::ChannelCredentials>> Credentials(
+    const ChannelOptions& options) {
+  if (options.ca_certificate.empty()) return grpc::InsecureChannelCredentials();
+  grpc::SslCredentialsOptions ssl;
+  ASSIGN_OR_RETURN(ssl.pem_root_certs, ReadFile(options.ca_certificate, 1 << 20));
+  if (!options.certificate_chain.empty()) {
+    ASSIGN_OR_RETURN(ssl.pem_cert_chain, ReadFile(options.certificate_chain, 1 << 20));
+    ASSIGN_OR_RETURN(ssl.pem_private_key, ReadFile(options.private_key, 1 << 20));
+  }
+  return grpc::SslCredentials(ssl);
+}
+
+}  // namespace
+
+absl::StatusOr<std::shared_ptr<grpc::Channel>> OpenChannel(const std::string& address,
+                                                           const ChannelOptions& options) {
+  ASSIGN_OR_RETURN(const auto credentials, Credentials(options));
+  grpc::ChannelArguments arguments;
+  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, 10'000);
+  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 5'000);
+  arguments.SetInt(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
+  arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
+  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 100);
+  arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 1'000);
+  arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+  arguments.SetMaxReceiveMessageSize(options.max_receive_message_bytes);
+  return grpc::CreateCustomChannel(address, credentials, arguments);
+}
+
+}  // namespace hanlin
