@@ -14,10 +14,6 @@
 
 namespace hanlin {
 
-// CPUs this process may use: the smaller of the affinity mask and the cgroup's CPU quota (v2 or
-// v1), at least 1.
-int AvailableCpuCount();
-
 // Items [begin, end) of `thread` when n items are cut into `num_threads` contiguous parts as equal
 // as possible.
 struct ThreadRange {

@@ -14,9 +14,9 @@
 
 namespace hanlin {
 
-enum class ComputeType : uint8_t { kFloat32, kBfloat16 };
+enum class ComputeType : uint8_t { kFloat32, kBFloat16 };
 
-struct Bfloat16 {
+struct BFloat16 {
   uint16_t bits;
 };
 
@@ -24,7 +24,7 @@ HANLIN_KERNEL_INLINE size_t SizeOf(ComputeType type) {
   return type == ComputeType::kFloat32 ? 4 : 2;
 }
 
-HANLIN_KERNEL_INLINE float ToFloat(Bfloat16 value) {
+HANLIN_KERNEL_INLINE float ToFloat(BFloat16 value) {
   const uint32_t bits = static_cast<uint32_t>(value.bits) << 16;
   float result;
   memcpy(&result, &bits, sizeof(result));
@@ -32,7 +32,7 @@ HANLIN_KERNEL_INLINE float ToFloat(Bfloat16 value) {
 }
 HANLIN_KERNEL_INLINE float ToFloat(float value) { return value; }
 
-HANLIN_KERNEL_INLINE Bfloat16 ToBfloat16(float value) {
+HANLIN_KERNEL_INLINE BFloat16 ToBFloat16(float value) {
   uint32_t bits;
   memcpy(&bits, &value, sizeof(bits));
   if ((bits & 0x7fffffffu) > 0x7f800000u) return {static_cast<uint16_t>((bits >> 16) | 0x40u)};

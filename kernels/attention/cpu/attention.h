@@ -3,7 +3,7 @@
 //
 // One block holds kKvBlockTokens tokens of one layer, for all heads of this rank:
 //   T block [heads]{ K: T [head_dim][16 tokens] | V: T [16 tokens][head_dim rounded up to 16] } T =
-//   float or Bfloat16
+//   float or BFloat16
 // so that a register holds 16 tokens of one K dimension (scores) and 16 dimensions of one V row
 // (outputs). Token `position` of a sequence lies in slot position % 16 of block
 // block_table[position / 16]. The owner of the pool chooses where blocks lie: block b of a layer

@@ -4,7 +4,7 @@
 // Rows are grouped in panels of 16; a panel is contiguous and walks k, so a vector register holds
 // one k of 16 outputs:
 //   kFloat32:   float    [panels][k][16]            element (row, col) at ((row / 16) * k + col) *
-//   16 + row % 16 kBfloat16:  Bfloat16 [panels][ceil(k/2)][16][2] pairs of k side by side, as
+//   16 + row % 16 kBFloat16:  BFloat16 [panels][ceil(k/2)][16][2] pairs of k side by side, as
 //   vdpbf16ps reads them
 // Rows beyond n and, for odd k in bf16, the column beyond k are zero.
 // A PackedMatrix is a view of memory that someone else owns (Arena): copy it freely.
@@ -44,7 +44,7 @@ struct PackedMatrix {
   // pack disjoint parts.
   void Pack(int64_t row_begin, int64_t rows, int64_t col_begin, int64_t cols, const float* src,
             int64_t row_stride, int64_t col_stride) const;
-  void Pack(int64_t row_begin, int64_t rows, int64_t col_begin, int64_t cols, const Bfloat16* src,
+  void Pack(int64_t row_begin, int64_t rows, int64_t col_begin, int64_t cols, const BFloat16* src,
             int64_t row_stride, int64_t col_stride) const;
 
   // Whole rows: src is [rows, k].

@@ -37,7 +37,7 @@ struct ResidualAddParams {
 void ResidualAdd(const ResidualAddParams& params, ThreadPool& pool);
 
 // y[i] = x[i] rounded to bf16 (nearest even).
-void ConvertToBfloat16(const float* x, int64_t count, Bfloat16* y, ThreadPool& pool);
+void ConvertToBFloat16(const float* x, int64_t count, BFloat16* y, ThreadPool& pool);
 
 }  // namespace hanlin
 

@@ -1,0 +1,48 @@
+// Vectors of 16 floats (F), 16 32-bit integers (I) and 16 booleans (M) for the kernels, in one of
+// four forms.
+//
+// A kernel source file is compiled once per instruction set (cmake/kernels.cmake) with
+// HANLIN_SIMD_NAMESPACE and one of HANLIN_SIMD_{PORTABLE,AVX2,AVX512,AVX512BF16} defined, and puts
+// all its code into that namespace: no two copies of a function share a name. Such files must not
+// include headers with inline functions of external linkage (no C++ library), lest the linker keep
+// a copy with instructions that the machine lacks.
+//
+// Fma may round twice in the portable form; FusedFma never does. All other operations give the same
+// bits in every form, except DotPair (the order inside a pair) and the horizontal sums.
+#ifndef HANLIN_KERNELS_BASE_SIMD_H_
+#define HANLIN_KERNELS_BASE_SIMD_H_
+
+#include "kernels/base/types.h"
+
+#if defined(HANLIN_SIMD_PORTABLE)
+#include "kernels/base/simd_portable.h"
+#elif defined(HANLIN_SIMD_AVX2)
+#include "kernels/base/simd_avx2.h"
+#else
+#include "kernels/base/simd_avx512.h"
+#endif
+
+namespace hanlin::HANLIN_SIMD_NAMESPACE {
+
+inline constexpr int kLanes = 16;
+
+// The first n (0 to 16) floats, zeros behind them.
+HANLIN_KERNEL_INLINE F LoadFirst(const float* p, int n) {
+  float buffer[kLanes] = {};
+  for (int i = 0; i < n; ++i) buffer[i] = p[i];
+  return Load(buffer);
+}
+HANLIN_KERNEL_INLINE void StoreFirst(float* p, F v, int n) {
+  float buffer[kLanes];
+  Store(buffer, v);
+  for (int i = 0; i < n; ++i) p[i] = buffer[i];
+}
+HANLIN_KERNEL_INLINE void StoreFirst(BFloat16* p, F v, int n) {
+  BFloat16 buffer[kLanes];
+  Store(buffer, v);
+  for (int i = 0; i < n; ++i) p[i] = buffer[i];
+}
+
+}  // namespace hanlin::HANLIN_SIMD_NAMESPACE
+
+#endif  // HANLIN_KERNELS_BASE_SIMD_H_
