@@ -1,0 +1,33 @@
+# make demo   installs, builds, starts the services and streams a poem
+# make test   installs, builds with sanitizers and runs every test
+# make build  installs and builds into build/
+# make lint   clang-format and clang-tidy over the whole tree
+export CCACHE_BASEDIR := $(CURDIR)
+export PATH := /usr/lib/ccache:$(PATH)
+JOBS ?= $(shell nproc)
+
+.PHONY: setup build demo test lint format clean
+
+setup:
+	@tools/setup.sh
+
+build: setup
+	@cmake --preset release >/dev/null
+	@ninja -C build -j $(JOBS)
+
+demo: build
+	@tools/demo.sh
+
+test: setup
+	@cmake --preset asan >/dev/null
+	@ninja -C build-asan -j $(JOBS)
+	@ctest --test-dir build-asan --output-on-failure -j $(JOBS)
+
+lint: build
+	@tools/lint.sh --all
+
+format:
+	@git ls-files '*.h' '*.cc' | xargs clang-format -i
+
+clean:
+	@rm -rf build build-asan
