@@ -33,7 +33,7 @@ struct DecoderSpec {
     kBytes = 1,  // Pieces are bytes; together they are UTF-8. Broken UTF-8 becomes U+FFFD as Rust's
                  // from_utf8_lossy does it (one per maximal broken part).
     kText = 2,   // Pieces are whole UTF-8 text. Runs of kByte ids are bytes: complete characters
-                // come out at once, each stray byte is one U+FFFD.
+                 // come out at once, each stray byte is one U+FFFD.
     kSuffix =
         3,  // Every occurrence of `suffix` in a piece is a space, in the last piece it is nothing.
   };

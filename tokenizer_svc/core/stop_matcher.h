@@ -31,12 +31,13 @@ class StopMatcher {
 
   // No stops: everything passes. INVALID_ARGUMENT: an empty stop, one that is not UTF-8, or too
   // many or too long.
-  static absl::StatusOr<StopMatcher> Create(const std::vector<std::string>& stops);
+  static absl::StatusOr<StopMatcher> Create(const std::vector<std::string>& stops,
+                                            bool include_match = false);
 
   // The part of the text that is now safe to hand out. `text` is valid UTF-8 and so is the result.
-  // Once a stop has matched, the text before it (with `include`: through its end) is returned and
-  // everything after it is dropped.
-  std::string Push(std::string_view text, bool include = false);
+  // Once a stop has matched, the text before it (with `include_match`: through its end) is returned
+  // and everything after it is dropped.
+  std::string Push(std::string_view text);
 
   // What is withheld, when no text follows; empty after a match.
   std::string Flush();
@@ -46,9 +47,10 @@ class StopMatcher {
 
  private:
   struct Automaton;
-  explicit StopMatcher(std::shared_ptr<const Automaton> automaton);
+  StopMatcher(std::shared_ptr<const Automaton> automaton, bool include_match);
 
   std::shared_ptr<const Automaton> automaton_;
+  bool include_match_;
   int32_t state_ = 0;
   uint64_t consumed_ = 0;  // Bytes seen.
   std::string held_;       // The last bytes seen that have not been handed out.

@@ -3,8 +3,12 @@
 // DecoderSpec, run by StreamDecoder.
 //
 // The base class checks the input once (UTF-8, size), so implementations only ever see valid UTF-8.
-// Special tokens cannot be typed: "<sep>" in a text is five ordinary characters, as behind jieba
-// (only template tokens such as BERT's [CLS] are added, by the tokenizer itself).
+//
+// Special tokens in the text ("<sep>", "[SEP]"): Encode does what upstream's tokenizer does, which
+// recognises them for some kinds of tokenizer and never behind jieba. EncodePrompt, the way of
+// every user's prompt, never recognises them: they are ordinary characters there, so no user can
+// end a turn or forge one. Template tokens (BERT's [CLS]) are added by the tokenizer itself in
+// both.
 //
 // Thread-safe: immutable once loaded; every method is const.
 #ifndef HANLIN_TOKENIZER_SVC_CORE_TOKENIZER_H_
@@ -39,13 +43,13 @@ class Tokenizer {
 
   virtual ~Tokenizer() = default;
 
-  // The whole text as upstream's `tokenize` gives it (BERT: [CLS] pieces [SEP]). INVALID_ARGUMENT:
+  // The whole text as upstream's tokenizer encodes it (BERT: [CLS] pieces [SEP]). INVALID_ARGUMENT:
   // not UTF-8 (the message names the byte) or over kMaxTextBytes.
   absl::StatusOr<Encoding> Encode(std::string_view text) const;
 
   // The ids that a model is fed to continue `text` (BERT: [CLS] pieces, because upstream's
-  // generation overwrites [SEP]). A NUL character is refused as well: in a prompt it is a mistake
-  // of the caller.
+  // generation overwrites [SEP]). Special tokens are not recognised. A NUL character is refused as
+  // well: in a prompt it is a mistake.
   absl::StatusOr<Encoding> EncodePrompt(std::string_view text) const;
 
   // One short name for logs and GetTokenizerInfo: "jieba+bpe", "wordpiece", …
