@@ -1,11 +1,13 @@
-// What tensor parallelism needs from the outside: collectives among the ranks of one worker group. All ranks call
-// the same operations in the same order. Sums run in rank order, so every rank holds the same bits.
+// What tensor parallelism needs from the outside: collectives among the ranks of one worker group.
+// All ranks call the same operations in the same order. Sums run in rank order, so every rank holds
+// the same bits.
 //
-// Failure: every wait ends. A peer that dies, a peer that stalls beyond the timeout and an Abort() on any rank all end
-// the operation with UNAVAILABLE naming the rank; from then on every call on every rank fails likewise, and the group
-// has to start again as one.
+// Failure: every wait ends. A peer that dies, a peer that stalls beyond the timeout and an Abort()
+// on any rank all end the operation with UNAVAILABLE naming the rank; from then on every call on
+// every rank fails likewise, and the group has to start again as one.
 //
-// Thread safety: the collectives are called by one thread per rank; Abort() and Check() by any thread.
+// Thread safety: the collectives are called by one thread per rank; Abort() and Check() by any
+// thread.
 #ifndef HANLIN_MODEL_COMM_COMMUNICATOR_H_
 #define HANLIN_MODEL_COMM_COMMUNICATOR_H_
 
@@ -31,14 +33,14 @@ class Communicator {
   // data[i] becomes the sum over the ranks, in place. Equal sizes on all ranks.
   virtual absl::Status AllReduceSum(std::span<float> data) = 0;
 
-  // Joins column shards on rank 0: shard [rows, columns] of every rank → out [rows, size · columns]. `out` is read on
-  // rank 0 only and may be null elsewhere.
+  // Joins column shards on rank 0: shard [rows, columns] of every rank → out [rows, size ·
+  // columns]. `out` is read on rank 0 only and may be null elsewhere.
   virtual absl::Status GatherColumns(const float* shard, int64_t rows, int64_t columns,
                                      float* out) = 0;
 
-  // Carries rank 0's bytes to everyone (on other ranks `message` is replaced). A follower may wait for longer than
-  // the group's timeout here, because an idle leader has nothing to say: `timeout` bounds its wait for the beginning
-  // of a message.
+  // Carries rank 0's bytes to everyone (on other ranks `message` is replaced). A follower may wait
+  // for longer than the group's timeout here, because an idle leader has nothing to say: `timeout`
+  // bounds its wait for the beginning of a message.
   virtual absl::Status Broadcast(std::vector<std::byte>* message, absl::Duration timeout) = 0;
 
   virtual absl::Status Barrier() = 0;
