@@ -11,6 +11,7 @@
 #include <string.h>
 
 #define HANLIN_KERNEL_INLINE static inline __attribute__((always_inline))
+#define HANLIN_LAMBDA_INLINE __attribute__((always_inline))
 
 namespace hanlin {
 
