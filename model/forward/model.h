@@ -21,21 +21,24 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "common/threading/thread_pool.h"
+#include "kernels/attention/cpu/attention.h"
+#include "kernels/base/arena.h"
+#include "kernels/base/types.h"
+#include "kernels/gemm/cpu/packed_matrix.h"
 #include "model/checkpoint/checkpoint.h"
 #include "model/comm/communicator.h"
 #include "model/config/config.h"
+#include "model/forward/pass.h"
 #include "model/forward/step.h"
+#include "model/weights/weights.h"
 
 namespace hanlin {
-
-// Type of the weights, of the KV cache and of the inputs of matrix products; sums are always fp32.
-enum class ComputeType { kFloat32, kBFloat16 };
 
 class GptModel {
  public:
   struct Options {
-    ModelConfig config;
     const Checkpoint* checkpoint = nullptr;  // read during Create only
+    // Of the weights, the KV cache and the inputs of matrix products; sums are always fp32.
     ComputeType compute_type = ComputeType::kFloat32;
     // This rank's place in its group. Null: a group of one. Must outlive the model.
     Communicator* communicator = nullptr;
@@ -55,8 +58,7 @@ class GptModel {
 
   // Loads this rank's slice. Errors: a TP degree that does not divide the model, a damaged
   // checkpoint, RESOURCE_EXHAUSTED when memory cannot be reserved.
-  static absl::StatusOr<std::unique_ptr<GptModel>> Create(Options options);
-  ~GptModel();
+  static absl::StatusOr<std::unique_ptr<GptModel>> Create(const Options& options);
   GptModel(const GptModel&) = delete;
   GptModel& operator=(const GptModel&) = delete;
 
@@ -65,17 +67,57 @@ class GptModel {
   // model untouched; UNAVAILABLE means that the group is gone.
   absl::Status Run(const StepBatch& batch, std::span<float> logits);
 
-  const ModelConfig& config() const;
-  const StepLimits& limits() const;
+  const ModelConfig& config() const { return config_; }
+  const StepLimits& limits() const { return limits_; }  // what CheckStep holds a plan against
+  int tp_size() const { return communicator_->size(); }
+
   // Positions per KV block.
-  static int32_t block_tokens();
+  static int32_t block_tokens() { return kKvBlockTokens; }
   // KV bytes of one block on one rank, keys and values of all layers.
   static uint64_t KvBlockBytes(const ModelConfig& config, ComputeType type, int tp_size);
 
  private:
-  class Impl;
-  explicit GptModel(std::unique_ptr<Impl> impl);
-  std::unique_ptr<Impl> impl_;
+  // Activations of one pass of T tokens on this rank; "type" is the compute type.
+  struct Activations {
+    Arena arena;
+    float* x;              // [T, h] the residual stream
+    std::byte* normed;     // type [T, h]
+    float* qkv;            // [T, 3, heads / tp, head_dim]
+    std::byte* attention;  // type [T, heads / tp, head_dim]
+    std::byte* mlp;        // type [T, ffn / tp]
+    float* delta;          // [T, h] a rank's share of a row-parallel product; rows of the logits
+    float* logits_shard;   // [kLogitRowsPerChunk, vocab / tp]; unused by a group of one
+  };
+
+  GptModel(const Options& options, const ModelConfig& config);
+
+  absl::Status Allocate();
+  absl::Status RunPass(const Pass& pass);
+  absl::Status RunLayer(const Pass& pass, int layer);
+  absl::Status Embed(const Pass& pass);
+  void Attend(const Pass& pass, int layer);
+  // x += in · Wᵀ, summed over the ranks, + bias.
+  absl::Status RowParallel(int64_t rows, const PackedMatrix& weight, const float* bias,
+                           const std::byte* in);
+  // normed = LN(in), rows of h.
+  void Normalize(int64_t rows, const float* in, const float* weight, const float* bias);
+  // Logits of the given rows of x to `out` [rows, vocab], null on ranks other than 0.
+  absl::Status Logits(std::span<const int32_t> rows, float* out);
+  void Beat();
+
+  const ModelConfig config_;
+  const ComputeType type_;
+  const StepLimits limits_;
+  const int32_t max_tokens_per_pass_;
+  ThreadPool& pool_;
+  std::atomic<uint64_t>* const heartbeat_;
+  std::unique_ptr<Communicator> own_communicator_;  // of a group of one
+  Communicator* communicator_;
+  int64_t local_width_;  // heads / tp · head_dim
+  std::unique_ptr<GptWeights> weights_;
+  Arena kv_arena_;
+  std::byte* kv_ = nullptr;  // [block][layer] blocks of kernels/attention/cpu
+  Activations activations_;
 };
 
 }  // namespace hanlin
