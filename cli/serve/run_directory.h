@@ -1,0 +1,32 @@
+// A private folder for the sockets of one `hanlin serve`: mode 0700 under $XDG_RUNTIME_DIR, $TMPDIR
+// or /tmp, removed with its contents in the end. Its path is short: a Unix socket address holds 107
+// bytes.
+#ifndef HANLIN_CLI_SERVE_RUN_DIRECTORY_H_
+#define HANLIN_CLI_SERVE_RUN_DIRECTORY_H_
+
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+
+namespace hanlin::cli {
+
+class RunDirectory {
+ public:
+  // INTERNAL names the folder that could not be written.
+  static absl::StatusOr<std::unique_ptr<RunDirectory>> Create();
+  ~RunDirectory();
+  RunDirectory(const RunDirectory&) = delete;
+  RunDirectory& operator=(const RunDirectory&) = delete;
+
+  const std::string& path() const { return path_; }
+
+ private:
+  explicit RunDirectory(std::string path) : path_(std::move(path)) {}
+
+  std::string path_;
+};
+
+}  // namespace hanlin::cli
+
+#endif  // HANLIN_CLI_SERVE_RUN_DIRECTORY_H_
