@@ -11,6 +11,8 @@ namespace hanlin::HANLIN_SIMD_NAMESPACE {
 inline constexpr int kTileRows = 3;  // 3 x 2 pairs of accumulators of 16 registers
 inline constexpr int kTilePanels = 2;
 inline constexpr int kGemvPanels = 4;
+inline constexpr int kAttentionRows = 4;    // register tile of the attention scores:
+inline constexpr int kAttentionBlocks = 1;  // rows x blocks of 16 tokens
 
 struct F {
   __m256 lo, hi;

@@ -12,6 +12,8 @@ namespace hanlin::HANLIN_SIMD_NAMESPACE {
 inline constexpr int kTileRows = 6;  // 6 x 4 accumulators + 4 weights + broadcasts of 32 registers
 inline constexpr int kTilePanels = 4;
 inline constexpr int kGemvPanels = 4;
+inline constexpr int kAttentionRows = 8;    // register tile of the attention scores:
+inline constexpr int kAttentionBlocks = 2;  // rows x blocks of 16 tokens
 
 using F = __m512;
 using I = __m512i;

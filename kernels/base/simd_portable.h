@@ -11,6 +11,8 @@ namespace hanlin::HANLIN_SIMD_NAMESPACE {
 inline constexpr int kTileRows = 4;  // register tile of the GEMM
 inline constexpr int kTilePanels = 1;
 inline constexpr int kGemvPanels = 1;
+inline constexpr int kAttentionRows = 2;    // register tile of the attention scores:
+inline constexpr int kAttentionBlocks = 1;  // rows x blocks of 16 tokens
 
 struct F {
   float v[16];

@@ -1,9 +1,11 @@
 // Causal attention over a paged KV cache, one function for prefill and decode, and the kernel that
 // fills the cache.
 //
-// One block holds kKvBlockTokens tokens of one layer, for all heads of this rank:
-//   T block [heads]{ K: T [head_dim][16 tokens] | V: T [16 tokens][head_dim rounded up to 16] } T =
-//   float or BFloat16
+// One block holds kKvBlockTokens tokens of one layer, for all heads of this rank; T is float or
+// BFloat16:
+//
+//     [heads]{ K: T [head_dim][16 tokens] | V: T [16 tokens][head_dim rounded up to 16] }
+//
 // so that a register holds 16 tokens of one K dimension (scores) and 16 dimensions of one V row
 // (outputs). Token `position` of a sequence lies in slot position % 16 of block
 // block_table[position / 16]. The owner of the pool chooses where blocks lie: block b of a layer
@@ -21,34 +23,13 @@
 #include <span>
 
 #include "common/threading/thread_pool.h"
+#include "kernels/attention/cpu/attention_params.h"
 #include "kernels/base/types.h"
 
 namespace hanlin {
 
-inline constexpr int kKvBlockTokens = 16;
-inline constexpr int kMaxHeadDim = 256;
-
 // Bytes of one block of one layer; a multiple of 32, so blocks may lie back to back.
 size_t KvBlockBytes(ComputeType type, int heads, int head_dim);
-
-// The cache of one layer.
-struct KvCache {
-  ComputeType type = ComputeType::kFloat32;
-  int heads = 0;
-  int head_dim = 0;               // a multiple of 8 up to kMaxHeadDim
-  std::byte* base = nullptr;      // 32-byte aligned
-  size_t block_stride_bytes = 0;  // >= KvBlockBytes, a multiple of 32
-};
-
-// A run of rows of one sequence at consecutive positions: one row when decoding, a chunk of the
-// prompt in prefill.
-struct AttentionSegment {
-  int64_t first_row = 0;  // in q, k, v, out
-  int64_t rows = 0;
-  int64_t first_position = 0;  // of first_row in its sequence
-  const int32_t* block_table =
-      nullptr;  // block numbers of the sequence, for positions 0 .. first_position + rows - 1
-};
 
 // Rows are fp32; element (row, head, d) of q is q[row * row_stride + head * head_stride + d], and
 // alike for k and v, so the output of a fused QKV layer is read in place, in [3, heads, d] or

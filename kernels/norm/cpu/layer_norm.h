@@ -3,6 +3,7 @@
 #ifndef HANLIN_KERNELS_NORM_CPU_LAYER_NORM_H_
 #define HANLIN_KERNELS_NORM_CPU_LAYER_NORM_H_
 
+#include <cstddef>
 #include <cstdint>
 
 #include "common/threading/thread_pool.h"
