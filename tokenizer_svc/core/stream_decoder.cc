@@ -31,7 +31,6 @@ std::shared_ptr<const DecoderSpec> Borrow(const DecoderSpec& spec) {
 
 absl::StatusOr<StreamDecoder> StreamDecoder::Create(std::shared_ptr<const DecoderSpec> spec) {
   if (spec == nullptr) return InvalidArgument("stream decoder: there is no decoder spec");
-  RETURN_IF_ERROR(spec->Validate());
   return StreamDecoder(std::move(spec));
 }
 

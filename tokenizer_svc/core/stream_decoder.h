@@ -28,7 +28,8 @@ namespace hanlin {
 
 class StreamDecoder {
  public:
-  // INVALID_ARGUMENT when `spec` is null or does not validate.
+  // INVALID_ARGUMENT when `spec` is null. Cheap, one call a request: the spec must have passed
+  // Validate before, as every spec from a loader or from the wire has.
   static absl::StatusOr<StreamDecoder> Create(std::shared_ptr<const DecoderSpec> spec);
 
   // The prompt, as context only: what follows is decoded as its continuation (no start rule, a
@@ -42,7 +43,7 @@ class StreamDecoder {
   // The rest, once no id follows. The decoder is finished after that.
   std::string Flush();
 
-  // Push of every id and Flush. The spec must have come through Create or Validate once.
+  // Push of every id and Flush. The spec must have passed Validate once.
   static std::string Decode(const DecoderSpec& spec, std::span<const int32_t> ids);
 
  private:
