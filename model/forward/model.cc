@@ -116,17 +116,20 @@ absl::Status GptModel::Allocate() {
   return allocator.status();
 }
 
-absl::Status GptModel::Run(const StepBatch& batch, std::span<float> logits) {
+absl::Status GptModel::Check(const StepBatch& batch, size_t logits) const {
   RETURN_IF_ERROR(CheckStep(batch, limits_));
   const bool leads = communicator_->rank() == 0;
   const size_t want = leads ? batch.logit_rows.size() * config_.vocab_size : 0;
-  if (logits.size() != want) {
-    return InvalidArgument("room for {} logits, want {}", logits.size(), want);
-  }
+  if (logits != want) return InvalidArgument("room for {} logits, want {}", logits, want);
+  return absl::OkStatus();
+}
+
+absl::Status GptModel::Run(const StepBatch& batch, std::span<float> logits) {
+  RETURN_IF_ERROR(Check(batch, logits.size()));
   for (const Pass& pass : CutIntoPasses(batch, max_tokens_per_pass_)) {
     RETURN_IF_ERROR(RunPass(pass));
     RETURN_IF_ERROR(Logits(pass.logit_rows, logits.data()));
-    if (leads) logits = logits.subspan(pass.logit_rows.size() * config_.vocab_size);
+    if (!logits.empty()) logits = logits.subspan(pass.logit_rows.size() * config_.vocab_size);
   }
   return absl::OkStatus();
 }

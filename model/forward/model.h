@@ -62,6 +62,9 @@ class GptModel {
   GptModel(const GptModel&) = delete;
   GptModel& operator=(const GptModel&) = delete;
 
+  // What Run would say about a step and room for so many logits, without running it.
+  absl::Status Check(const StepBatch& batch, size_t logits) const;
+
   // Runs one step: writes the KV cache of the new tokens, and on rank 0 logits [logit_rows,
   // vocab_size] of the wanted rows (other ranks pass an empty span). INVALID_ARGUMENT leaves the
   // model untouched; UNAVAILABLE means that the group is gone.
@@ -70,6 +73,7 @@ class GptModel {
   const ModelConfig& config() const { return config_; }
   const StepLimits& limits() const { return limits_; }  // what CheckStep holds a plan against
   int tp_size() const { return communicator_->size(); }
+  const GptWeights& weights() const { return *weights_; }  // for measurements
 
   // Positions per KV block.
   static int32_t block_tokens() { return kKvBlockTokens; }

@@ -41,7 +41,7 @@ absl::Status RunCommand(const std::vector<std::byte>& message, GptModel& model,
 
 absl::Status TpGroup::RunStep(const StepBatch& batch, std::span<float> logits) {
   if (communicator_.size() == 1) return model_.Run(batch, logits);
-  RETURN_IF_ERROR(CheckStep(batch, model_.limits()));
+  RETURN_IF_ERROR(model_.Check(batch, logits.size()));
   message_.resize(sizeof(Command));
   SerializeStep(batch, &message_);
   RETURN_IF_ERROR(Send(Command::kStep, communicator_, &message_));
