@@ -87,8 +87,8 @@ HANLIN_KERNEL_INLINE M FirstLanes(int n) {
       _mm256_castsi256_ps(_mm256_cmpgt_epi32(count, lane)),
       _mm256_castsi256_ps(_mm256_cmpgt_epi32(count, _mm256_add_epi32(lane, _mm256_set1_epi32(8))))};
 }
-HANLIN_KERNEL_INLINE bool Any(M m) {
-  return _mm256_movemask_ps(m.lo) != 0 || _mm256_movemask_ps(m.hi) != 0;
+HANLIN_KERNEL_INLINE bool All(M m) {
+  return _mm256_movemask_ps(m.lo) == 0xff && _mm256_movemask_ps(m.hi) == 0xff;
 }
 
 HANLIN_KERNEL_INLINE I SetI(uint32_t x) {

@@ -53,7 +53,7 @@ HANLIN_KERNEL_INLINE F FusedFma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c)
 HANLIN_KERNEL_INLINE M Less(F a, F b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); }
 HANLIN_KERNEL_INLINE F Select(M m, F a, F b) { return _mm512_mask_blend_ps(m, b, a); }
 HANLIN_KERNEL_INLINE M FirstLanes(int n) { return static_cast<M>((1u << n) - 1u); }
-HANLIN_KERNEL_INLINE bool Any(M m) { return m != 0; }
+HANLIN_KERNEL_INLINE bool All(M m) { return m == 0xffff; }
 
 HANLIN_KERNEL_INLINE I SetI(uint32_t x) { return _mm512_set1_epi32(static_cast<int>(x)); }
 HANLIN_KERNEL_INLINE I LoadI(const uint32_t* p) { return _mm512_loadu_si512(p); }

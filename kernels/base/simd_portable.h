@@ -82,10 +82,10 @@ HANLIN_KERNEL_INLINE F Select(M m, F a, F b) {
 HANLIN_KERNEL_INLINE M FirstLanes(int n) {
   return Map<M>([&](int i) { return i < n; });
 }
-HANLIN_KERNEL_INLINE bool Any(M m) {
-  bool any = false;
-  for (bool lane : m.v) any = any || lane;
-  return any;
+HANLIN_KERNEL_INLINE bool All(M m) {
+  bool all = true;
+  for (bool lane : m.v) all = all && lane;
+  return all;
 }
 
 HANLIN_KERNEL_INLINE I SetI(uint32_t x) {

@@ -25,6 +25,9 @@
 #include <span>
 #include <vector>
 
+#include "kernels/sampling/candidates.h"
+#include "kernels/sampling/sampling_kernels.h"
+
 namespace hanlin {
 
 // Values are checked by the caller: temperature >= 0, top_k >= 0, top_p in (0, 1], min_p in [0, 1],
@@ -68,18 +71,24 @@ class Sampler {
                                             const SamplingContext& context);
 
  private:
-  struct Candidate {
-    float logit;  // after temperature
-    int32_t id;
-  };
+  // What is left of the vocabulary: all of it, or candidates_.
+  enum class Kept { kAll, kCandidates };
 
-  std::span<const float> Adjust(std::span<const float> logits, const SamplingParams& params,
-                                const SamplingContext& context);
-  void Filter(std::span<const float> scaled, const SamplingParams& params);
+  // Steps 1 to 3 into adjusted_ and maxima_; returns the largest adjusted logit.
+  float Adjust(std::span<const float> logits, const SamplingParams& params,
+               const SamplingContext& context);
+  void ApplyPenalties(const SamplingParams& params, const SamplingContext& context);
+  // Steps 4 to 6.
+  Kept Filter(const SamplingParams& params, float max);
+  // Step 7.
+  int32_t DrawFromAll(const DrawKey& key, float max) const;
+  int32_t DrawFromCandidates(const DrawKey& key) const;
 
-  std::vector<float> adjusted_;        // logits after steps 1 to 3
-  std::vector<int32_t> counts_;        // per id: occurrences in the output; all zero between calls
-  std::vector<Candidate> candidates_;  // the kept ids after Filter
+  std::vector<float> adjusted_;  // [vocabulary]
+  std::vector<float> maxima_;    // of groups of 64 adjusted logits
+  std::vector<int32_t>
+      counts_;  // [vocabulary] occurrences in prompt and output; all zero between calls
+  std::vector<Candidate> candidates_;
 };
 
 struct TokenLogprob {
