@@ -15,7 +15,6 @@
 #include <utility>
 #include <vector>
 
-#include "absl/container/inlined_vector.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
@@ -126,7 +125,7 @@ struct Timings {
 // error.
 struct RequestEvent {
   uint64_t id = 0;
-  absl::InlinedVector<int32_t, 1> ids;
+  std::vector<int32_t> ids;
   std::vector<PositionLogprobs> logprobs;  // one per id when asked for
   FinishReason finish_reason = FinishReason::kNone;
   std::optional<int32_t> stop_id;  // the stop id or end token that was met

@@ -1,0 +1,213 @@
+// The engine's thread: inbox, deadlines, one step after another, and what follows from the tokens
+// drawn.
+#include <algorithm>
+
+#include "absl/time/clock.h"
+#include "common/status/status.h"
+#include "worker/engine/engine_impl.h"
+#include "worker/engine/stop_rules.h"
+
+namespace hanlin {
+namespace {
+
+// An idle engine asks the group for a sign of life this often.
+constexpr absl::Duration kPingInterval = absl::Seconds(1);
+
+Usage UsageOf(const Sequence& sequence) {
+  return {.prompt_tokens = sequence.request.num_prompt_tokens,
+          .completion_tokens = sequence.num_generated(),
+          .cached_prompt_tokens = sequence.cached_prompt_tokens.value_or(0)};
+}
+
+Timings TimingsOf(const Sequence& sequence, absl::Time now) {
+  return {.queue = sequence.first_step.value_or(now) - sequence.arrival,
+          .time_to_first_token = sequence.first_token.value_or(now) - sequence.arrival,
+          .total = now - sequence.arrival,
+          .preemptions = sequence.preemptions};
+}
+
+}  // namespace
+
+void Engine::Impl::Run() {
+  while (TakeInbox()) {
+    ExpireRequests(absl::Now());
+    // Events of the last step, aborts and deadlines. The load first: who hears of an end finds its
+    // blocks free.
+    PublishLoad();
+    router_.Flush();
+    MarkPaused();
+    scheduler_.Plan(&plan_);
+    const absl::Status status = plan_.empty() ? WaitForWork() : Step();
+    if (!status.ok()) {
+      Fail(status);
+      return;
+    }
+  }
+  executor_->Shutdown();
+}
+
+bool Engine::Impl::TakeInbox() {
+  Inbox inbox;
+  {
+    absl::MutexLock lock(&mutex_);
+    std::swap(inbox, inbox_);
+  }
+  const absl::Time now = absl::Now();
+  for (std::unique_ptr<Sequence>& sequence : inbox.arrivals) {
+    scheduler_.Add(sequence.get());
+    const RequestKey key(sequence->sink.get(), sequence->request.id);
+    sequences_[key] = std::move(sequence);
+  }
+  for (const RequestKey& key : inbox.aborts) {
+    const auto it = sequences_.find(key);
+    if (it == sequences_.end()) continue;
+    RequestEvent event;
+    event.finish_reason = FinishReason::kCancelled;
+    Finish(it->second.get(), std::move(event), now);
+  }
+  for (const EventSink* sink : inbox.gone_sinks) {
+    std::vector<Sequence*> theirs;
+    for (const auto& [key, sequence] : sequences_) {
+      if (key.first == sink) theirs.push_back(sequence.get());
+    }
+    for (Sequence* sequence : theirs) Discard(sequence, now);
+  }
+  return !inbox.stop;
+}
+
+void Engine::Impl::ExpireRequests(absl::Time now) {
+  std::vector<Sequence*> expired;
+  for (const auto& [key, sequence] : sequences_) {
+    const absl::Time limit = sequence->arrival + sequence->request.time_limit;
+    if (now >= std::min(limit, sequence->request.deadline)) expired.push_back(sequence.get());
+  }
+  for (Sequence* sequence : expired) {
+    RequestEvent event;
+    if (now >= sequence->request.deadline) {
+      event.error = DeadlineExceeded("the deadline passed after {} of {} tokens",
+                                     sequence->num_generated(), sequence->request.max_new_tokens);
+    } else {
+      event.finish_reason = FinishReason::kTimeLimit;
+    }
+    Finish(sequence, std::move(event), now);
+  }
+}
+
+void Engine::Impl::MarkPaused() {
+  for (const auto& [key, sequence] : sequences_) sequence->paused = !sequence->sink->Ready();
+}
+
+absl::Status Engine::Impl::Step() {
+  const absl::Time begin = absl::Now();
+  NoteFirstStep(begin);
+  watchdog_.SetBusy(true);
+  const absl::Status status = executor_->Execute(plan_, &output_);
+  watchdog_.SetBusy(false);
+  RETURN_IF_ERROR(status);
+  heartbeat_.fetch_add(1, std::memory_order_relaxed);
+  ++steps_;
+
+  const absl::Time now = absl::Now();
+  scheduler_.Commit();
+  // A copy: sequences that end leave the scheduler's list.
+  const std::vector<Scheduler::Scheduled> scheduled = scheduler_.scheduled();
+  size_t row = 0;
+  for (const Scheduler::Scheduled& entry : scheduled) {
+    if (entry.samples) TakeToken(entry.sequence, &output_.tokens[row++], now);
+  }
+  if (options_.observer != nullptr) {
+    options_.observer->OnStep(
+        {.duration = now - begin,
+         .prefill_tokens = static_cast<int32_t>(plan_.tokens.size() - plan_.samples.size()),
+         .generated_tokens = static_cast<int32_t>(plan_.samples.size()),
+         .sequences = static_cast<int32_t>(plan_.sequences.size())});
+  }
+  return absl::OkStatus();
+}
+
+void Engine::Impl::NoteFirstStep(absl::Time now) {
+  for (const Scheduler::Scheduled& entry : scheduler_.scheduled()) {
+    Sequence& sequence = *entry.sequence;
+    if (sequence.first_step.has_value()) continue;
+    sequence.first_step = now;
+    admission_.Leave(sequence.queued_tokens, now);
+  }
+}
+
+void Engine::Impl::TakeToken(Sequence* sequence, SampledToken* token, absl::Time now) {
+  if (!sequence->first_token.has_value()) {
+    sequence->first_token = now;
+    if (options_.observer != nullptr) options_.observer->OnFirstToken(now - sequence->arrival);
+  }
+  sequence->request.ids.push_back(token->id);
+  RequestEvent event;
+  event.ids.push_back(token->id);
+  if (sequence->request.logprobs >= 0) event.logprobs.push_back(std::move(token->logprobs));
+  const StopDecision stop = CheckStop(sequence->request, options_.config.end_token_ids, token->id,
+                                      sequence->num_generated());
+  event.finish_reason = stop.reason;
+  event.stop_id = stop.stop_id;
+  if (event.last()) {
+    Finish(sequence, std::move(event), now);
+  } else {
+    event.id = sequence->request.id;
+    router_.Stage(sequence->sink.get(), std::move(event));
+  }
+}
+
+absl::Status Engine::Impl::WaitForWork() {
+  absl::Time wake = absl::Now() + kPingInterval;
+  for (const auto& [key, sequence] : sequences_) {
+    wake = std::min(
+        {wake, sequence->arrival + sequence->request.time_limit, sequence->request.deadline});
+  }
+  {
+    absl::MutexLock lock(&mutex_);
+    const auto ready = [this] {
+      mutex_.AssertReaderHeld();
+      return !inbox_.empty();
+    };
+    if (mutex_.AwaitWithDeadline(absl::Condition(&ready), wake)) return absl::OkStatus();
+  }
+  if (absl::Now() - last_ping_ < kPingInterval) return absl::OkStatus();
+  watchdog_.SetBusy(true);
+  const absl::Status status = executor_->Ping();
+  watchdog_.SetBusy(false);
+  last_ping_ = absl::Now();
+  return status;
+}
+
+void Engine::Impl::Finish(Sequence* sequence, RequestEvent event, absl::Time now) {
+  event.id = sequence->request.id;
+  event.usage = UsageOf(*sequence);
+  event.timings = TimingsOf(*sequence, now);
+  if (options_.observer != nullptr) {
+    options_.observer->OnFinished({.request = &sequence->request,
+                                   .code = event.error.code(),
+                                   .finish_reason = event.finish_reason,
+                                   .usage = event.usage,
+                                   .timings = event.timings});
+  }
+  router_.Stage(sequence->sink.get(), std::move(event));
+  Discard(sequence, now);
+}
+
+void Engine::Impl::Discard(Sequence* sequence, absl::Time now) {
+  scheduler_.Remove(sequence);
+  if (!sequence->first_step.has_value()) admission_.Leave(sequence->queued_tokens, now);
+  sequences_.erase(RequestKey(sequence->sink.get(), sequence->request.id));
+}
+
+void Engine::Impl::PublishLoad() {
+  absl::MutexLock lock(&mutex_);
+  load_.queued_requests = scheduler_.num_waiting() + static_cast<int32_t>(inbox_.arrivals.size());
+  load_.running_requests = scheduler_.num_running();
+  load_.queued_prompt_tokens = scheduler_.num_queued_tokens();
+  for (const auto& sequence : inbox_.arrivals) {
+    load_.queued_prompt_tokens += sequence->num_ids();
+  }
+  load_.used_kv_blocks = scheduler_.pool().used();
+  load_.steps = steps_;
+}
+
+}  // namespace hanlin
