@@ -26,12 +26,15 @@ struct GoldenCase {
   StoredTensors arrays;
 };
 
-// Rows of a prompt without their padding.
-std::vector<Ids> PromptRows(const nlohmann::json& prompt) {
-  auto rows = prompt["tokens"].get<std::vector<Ids>>();
+// Rows without the padding that `prompt` says they have.
+std::vector<Ids> Unpadded(std::vector<Ids> rows, const nlohmann::json& prompt) {
   if (!prompt.contains("lengths")) return rows;
   for (size_t i = 0; i < rows.size(); ++i) rows[i].resize(prompt["lengths"][i].get<size_t>());
   return rows;
+}
+
+std::vector<Ids> PromptRows(const nlohmann::json& prompt) {
+  return Unpadded(prompt["tokens"].get<std::vector<Ids>>(), prompt);
 }
 
 // Every case with prompts, the folders of ModelScope and of Hugging Face alike.
@@ -72,12 +75,17 @@ void ExpectLogits(const GoldenCase& golden, StepDriver* driver) {
   }
 }
 
-// `prompt` of a greedy entry: ids, the name of a prompt, or its first tokens, "full[:58]".
-std::vector<Ids> GreedyPrompts(const GoldenCase& golden, const nlohmann::json& greedy) {
-  if (greedy["prompt"].is_array()) return greedy["prompt"].get<std::vector<Ids>>();
+// `prompt` of the greedy entry `key`: the (padded) ids of the prompt of the same name, the name of
+// a prompt, or its first tokens, "full[:58]".
+std::vector<Ids> GreedyPrompts(const GoldenCase& golden, const std::string& key,
+                               const nlohmann::json& greedy) {
+  const nlohmann::json& prompts = golden.expected["prompts"];
+  if (greedy["prompt"].is_array()) {
+    return Unpadded(greedy["prompt"].get<std::vector<Ids>>(), prompts.value(key, nlohmann::json()));
+  }
   const std::string name = greedy["prompt"].get<std::string>();
   const size_t cut = name.find("[:");
-  std::vector<Ids> rows = PromptRows(golden.expected["prompts"][name.substr(0, cut)]);
+  std::vector<Ids> rows = PromptRows(prompts[name.substr(0, cut)]);
   if (cut != std::string::npos) {
     for (Ids& row : rows) row.resize(std::stoul(name.substr(cut + 2)));
   }
@@ -99,7 +107,7 @@ void ExpectGreedy(const GoldenCase& golden, StepDriver* driver) {
     if (!golden.expected.contains(kind)) continue;
     for (const auto& [name, greedy] : golden.expected[kind].items()) {
       SCOPED_TRACE(name);
-      ExpectSequences(GreedyPrompts(golden, greedy), greedy, driver);
+      ExpectSequences(GreedyPrompts(golden, name, greedy), greedy, driver);
     }
   }
   if (golden.expected.contains("bert_prompt")) {  // generation overwrites [SEP]
