@@ -73,7 +73,6 @@ class GptModel {
   const ModelConfig& config() const { return config_; }
   const StepLimits& limits() const { return limits_; }  // what CheckStep holds a plan against
   int tp_size() const { return communicator_->size(); }
-  const GptWeights& weights() const { return *weights_; }
   const GptWeights& weights() const { return *weights_; }  // for measurements
 
   // Positions per KV block.

@@ -34,7 +34,7 @@ std::vector<float> Slice(const Checkpoint& checkpoint, TensorId id, int rank, in
 
 // What a value becomes in the compute type.
 float Round(float value, ComputeType type) {
-  return type == ComputeType::kFloat32 ? value : ToFloat(ToBfloat16(value));
+  return type == ComputeType::kFloat32 ? value : ToFloat(ToBFloat16(value));
 }
 
 void ExpectMatrix(const PackedMatrix& matrix, const std::vector<float>& want) {
