@@ -83,6 +83,7 @@ class SharedMemoryCommunicator : public Communicator {
   }
 
   absl::Status Barrier() override { return Meet(timeout_); }
+  absl::Status WaitForAll(absl::Duration timeout) override { return Meet(timeout); }
 
   void Abort(std::string_view reason) override {
     segment_->Abort(fmt::format("rank {} of {}: {}", rank(), size(), reason));

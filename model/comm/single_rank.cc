@@ -20,6 +20,7 @@ class SingleRankCommunicator : public Communicator {
   }
   absl::Status Broadcast(std::vector<std::byte>*, absl::Duration) override { return Check(); }
   absl::Status Barrier() override { return Check(); }
+  absl::Status WaitForAll(absl::Duration) override { return Check(); }
   void Abort(std::string_view) override { aborted_ = true; }
   absl::Status Check() override {
     return aborted_ ? Unavailable("the worker was aborted") : absl::OkStatus();
