@@ -90,16 +90,24 @@ void CopyAs(const StoredMatrix& from, int64_t row, int64_t col, int64_t rows, in
     }
     return;
   }
-  // A transposed source is contiguous along the rows of the result: tiles keep both sides in the
-  // cache.
-  constexpr int64_t kTileRows = 64, kTileCols = 64;
+  // A transposed source is contiguous along the rows of the result. A tile goes through a buffer,
+  // so that both sides are touched in whole cache lines (rows of the result are often a multiple of
+  // 4 KiB apart).
+  constexpr int64_t kTileRows = 32, kTileCols = 16;
+  float tile[kTileCols][kTileRows];
   for (int64_t i0 = 0; i0 < rows; i0 += kTileRows) {
-    const int64_t i1 = std::min(rows, i0 + kTileRows);
+    const int64_t tile_rows = std::min(kTileRows, rows - i0);
     for (int64_t j0 = 0; j0 < cols; j0 += kTileCols) {
-      const int64_t j1 = std::min(cols, j0 + kTileCols);
-      for (int64_t j = j0; j < j1; ++j) {
-        for (int64_t i = i0; i < i1; ++i)
-          dst[i * dst_stride + j] = LoadAt<Load>(from.data, at(i, j));
+      const int64_t tile_cols = std::min(kTileCols, cols - j0);
+      for (int64_t j = 0; j < tile_cols; ++j) {
+        const int64_t first = at(i0, j0 + j);
+        for (int64_t i = 0; i < tile_rows; ++i) {
+          tile[j][i] = LoadAt<Load>(from.data, first + i * from.row_stride);
+        }
+      }
+      for (int64_t i = 0; i < tile_rows; ++i) {
+        float* target = dst + (i0 + i) * dst_stride + j0;
+        for (int64_t j = 0; j < tile_cols; ++j) target[j] = tile[j][i];
       }
     }
   }
