@@ -15,9 +15,8 @@ DecoderSpec FullSpec() {
   spec.pieces = {" 你", "\xE4", "<sep>", ""};
   spec.attributes = {0, DecoderSpec::kByte, DecoderSpec::kSpecial, DecoderSpec::kAbsent};
   spec.start_pieces = {"你", "\xE4", "", ""};
-  spec.attributes[1] = DecoderSpec::kByte;
   spec.start_rule = DecoderSpec::StartRule::kUntilText;
-  spec.strip_left = " ";
+  spec.strip_left = std::string(1, ' ');
   spec.strip_left_count = 2;
   spec.clean_up_spaces = true;
   spec.join_chinese = true;
