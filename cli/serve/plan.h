@@ -31,7 +31,7 @@ struct ServeOptions {
   std::string kv_memory;
   std::optional<int> max_queue;
   std::optional<int64_t> max_queue_tokens;
-  std::string address = "127.0.0.1:8500";
+  std::string address = "127.0.0.1:8080";
   std::string metrics_address;  // empty = none
   int drain_timeout_seconds = 30;
   std::string tls_cert;

@@ -1,8 +1,8 @@
 // `hanlin serve`: the three kinds of processes on this machine under a supervisor. Prints "ready
 // ADDRESS" on stdout when the gateway serves, and nothing else there.
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cstdio>
-#include <filesystem>
 #include <memory>
 #include <nlohmann/json.hpp>
 
@@ -15,6 +15,9 @@
 #include "common/io/data_dir.h"
 #include "common/obs/log.h"
 #include "common/status/status.h"
+#include "model/config/config.h"
+#include "model/weights/weights.h"
+#include "worker/engine/local.h"
 
 namespace hanlin::cli {
 namespace {
@@ -32,6 +35,24 @@ void PassOn(bool json, std::string_view process, std::string_view line) {
   }
 }
 
+// Groups on one machine share its memory, which each would take half of: their KV caches together
+// get half of what all their weights leave.
+absl::StatusOr<std::string> SharedKvMemory(const ServeOptions& options) {
+  absl::StatusOr<ModelConfig> config =
+      options.random_weights ? Preset(options.model) : LoadModelConfig(options.model);
+  RETURN_IF_ERROR(config.status());
+  RETURN_IF_ERROR(CheckTp(*config, options.tp));
+  ASSIGN_OR_RETURN(const ComputeType type, ParseComputeType(options.dtype, /*scoring=*/false));
+  ASSIGN_OR_RETURN(const uint64_t available, AvailableMemoryBytes());
+  const uint64_t ranks = static_cast<uint64_t>(options.groups) * options.tp;
+  const uint64_t weights = ranks * WeightBytes(*config, type, options.tp);
+  if (weights >= available) {
+    return ResourceExhausted("{} groups need {} MiB for their weights, {} MiB are free",
+                             options.groups, weights >> 20, available >> 20);
+  }
+  return fmt::to_string((available - weights) / 2 / options.groups);
+}
+
 absl::StatusOr<int> Serve(ServeOptions options) {
   RETURN_IF_ERROR(CheckServeOptions(options));
   RETURN_IF_ERROR(SetupLogging({"serve", options.log_level, options.log_format}));
@@ -44,6 +65,9 @@ absl::StatusOr<int> Serve(ServeOptions options) {
   // Groups on one machine share its cores; ranks of a group share out theirs by themselves.
   if (options.threads == 0 && options.groups > 1) {
     options.threads = std::max(1, AvailableCpus() / (options.groups * options.tp));
+  }
+  if (options.kv_memory.empty() && options.groups > 1 && options.device == "cpu") {
+    ASSIGN_OR_RETURN(options.kv_memory, SharedKvMemory(options));
   }
   ASSIGN_OR_RETURN(std::vector<UnitPlan> units, PlanServe(options, places));
 
@@ -120,8 +144,8 @@ void AddServe(CLI::App& app, Runner& run) {
       "\n"
       "Examples:\n"
       "  hanlin serve                                          the default model on "
-      "127.0.0.1:8500\n"
-      "  hanlin serve --model DIR --address 0.0.0.0:8500 --metrics-address 0.0.0.0:9500\n"
+      "127.0.0.1:8080\n"
+      "  hanlin serve --model DIR --address 0.0.0.0:8080 --metrics-address 0.0.0.0:9500\n"
       "  hanlin serve --groups 2 --tp 2                        two copies of the model, two "
       "processes each\n"
       "  hanlin serve --model base --random-weights            a preset, to measure with");

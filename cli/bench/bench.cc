@@ -1,0 +1,154 @@
+// `hanlin bench`: the measurements behind docs/perf.md, each with what it is to be compared to.
+#include <CLI/CLI.hpp>
+#include <functional>
+#include <memory>
+
+#include "cli/bench/forward_bench.h"
+#include "cli/bench/service_bench.h"
+#include "cli/bench/tokenize_bench.h"
+#include "cli/command.h"
+#include "common/flags/flags.h"
+#include "common/status/status.h"
+
+namespace hanlin::cli {
+namespace {
+
+// "name   value" lines; nested objects as "name.part".
+void PrintText(const Json& json, const std::string& prefix = "") {
+  for (const auto& [key, value] : json.items()) {
+    if (value.is_object()) {
+      PrintText(value, prefix + key + ".");
+    } else if (value.is_number_float()) {
+      fmt::print("{:<26} {:.4g}\n", prefix + key, value.get<double>());
+    } else {
+      fmt::print("{:<26} {}\n", prefix + key,
+                 value.is_string() ? value.get<std::string>() : ToLine(value));
+    }
+  }
+}
+
+// Hangs one measurement on `bench`: `measure` runs after parsing.
+template <typename Options>
+void SetRun(CLI::App* command, Runner& run, const std::shared_ptr<Options>& options,
+            absl::StatusOr<Json> (*measure)(const Options&)) {
+  auto json = std::make_shared<bool>(false);
+  command->add_flag("--json", *json, "One JSON object");
+  command->callback([command, options, json, measure, &run] {
+    run = [name = "hanlin bench " + command->get_name(), options, json, measure] {
+      const absl::StatusOr<Json> result = measure(*options);
+      if (!result.ok()) return ReportError(name, result.status());
+      if (*json) {
+        PrintJson(*result);
+      } else {
+        PrintText(*result);
+      }
+      return kExitOk;
+    };
+  });
+}
+
+void AddForward(CLI::App& bench, Runner& run, const std::string& name, const std::string& help,
+                absl::StatusOr<Json> (*measure)(const ForwardBenchOptions&)) {
+  auto options = std::make_shared<ForwardBenchOptions>();
+  CLI::App* command = bench.add_subcommand(name, help);
+  CLI::Option* model = command->add_option("--model", options->model, "Model folder");
+  command
+      ->add_option("--preset", options->preset, "Preset with random weights: base, large, 1.3B, …")
+      ->excludes(model)
+      ->capture_default_str();
+  command->add_flag("--random-weights", "Presets always have random weights")->excludes(model);
+  command->add_option("--dtype", options->dtype, "auto, fp32 or bf16")
+      ->check(CLI::IsMember({"auto", "fp32", "bf16"}))
+      ->capture_default_str();
+  command->add_option("--threads", options->threads, "Threads (0: all cores)")
+      ->check(CLI::Range(0, 1024))
+      ->capture_default_str();
+  command->add_option("--batch", options->batch, "Sequences")
+      ->check(CLI::Range(1, 1024))
+      ->capture_default_str();
+  command
+      ->add_option("--context", options->context,
+                   "Tokens of each sequence before the step measured")
+      ->capture_default_str();
+  command->add_option("--seconds", options->seconds, "Time to measure for")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  command->footer("Example:\n  hanlin bench " + name +
+                  " --preset base --dtype bf16 --context 256 --batch 1 --json");
+  SetRun(command, run, options, measure);
+}
+
+void AddTokenizeBench(CLI::App& bench, Runner& run) {
+  auto options = std::make_shared<TokenizeBenchOptions>();
+  CLI::App* command = bench.add_subcommand("tokenize", "Megabytes of text a second");
+  command->add_option("--model", options->model, "Folder with a tokenizer");
+  command->add_option("--input", options->input, "Text file (default: built-in text)");
+  command->add_option("--threads", options->threads, "Threads")
+      ->check(CLI::Range(1, 1024))
+      ->capture_default_str();
+  command->add_option("--seconds", options->seconds, "Time to measure for")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  SetRun(command, run, options, BenchTokenize);
+}
+
+void AddLoad(CLI::App& bench, Runner& run) {
+  auto options = std::make_shared<LoadBenchOptions>();
+  CLI::App* command = bench.add_subcommand("load", "Streams under load: latencies and throughput");
+  command->add_option("--target", options->target, "HOST:PORT of a service (default: starts one)");
+  command->add_option("--tls-ca", options->tls_ca, "PEM certificate to check the service by");
+  command->add_option("--model", options->model, "Model of the service that is started");
+  command->add_flag("--null", options->null, "Null devices as workers: measures streaming alone");
+  command->add_option("--streams", options->streams, "Requests in flight")
+      ->check(CLI::Range(1, 10000))
+      ->capture_default_str();
+  command->add_option("--requests", options->requests, "Requests in all (0: a few seconds' worth)")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  command
+      ->add_option("--max-tokens", options->max_tokens, "Tokens a request (0: 64, with --null 400)")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  command->add_option("--rate", options->rate, "Requests a second (0: the next when one has ended)")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  command->add_option("--input", options->input,
+                      "JSON lines {\"prompt\": …} (default: a built-in prompt)");
+  command->footer(
+      "TTFT time to first token, TPOT time per output token, ITL gap between messages, E2EL whole "
+      "request. Added: what\n"
+      "gateway and client add to the worker's own time.\n"
+      "\n"
+      "Examples:\n"
+      "  hanlin bench load --null --streams 64 --json\n"
+      "  hanlin bench load --target 127.0.0.1:8080 --rate 20 --requests 400");
+  SetRun(command, run, options, BenchLoad);
+}
+
+void AddStart(CLI::App& bench, Runner& run) {
+  auto options = std::make_shared<StartBenchOptions>();
+  CLI::App* command =
+      bench.add_subcommand("start", "From starting hanlin serve to ready and to the first token");
+  command->add_option("--model", options->model, "Model folder");
+  command->add_option("--repeats", options->repeats, "Starts; the median counts")
+      ->check(CLI::Range(1, 100))
+      ->capture_default_str();
+  SetRun(command, run, options, BenchStart);
+}
+
+}  // namespace
+
+void AddBench(CLI::App& app, Runner& run) {
+  CLI::App* bench =
+      app.add_subcommand("bench", "Measure decode, prefill, tokenizing, load and start");
+  bench->require_subcommand(1);
+  AddForward(*bench, run, "decode",
+             "One token a sequence: bytes a second beside the rate of reading", BenchDecode);
+  AddForward(*bench, run, "prefill", "Whole prompts: operations a second beside the peak",
+             BenchPrefill);
+  AddTokenizeBench(*bench, run);
+  AddLoad(*bench, run);
+  AddStart(*bench, run);
+}
+
+}  // namespace hanlin::cli

@@ -1,0 +1,184 @@
+// See forward_bench.h.
+#include "cli/bench/forward_bench.h"
+
+#include <algorithm>
+#include <chrono>
+
+#include "cli/bench/roofline.h"
+#include "cli/output/progress.h"
+#include "common/host/host.h"
+#include "common/status/status.h"
+#include "kernels/base/isa.h"
+#include "worker/engine/local.h"
+
+namespace hanlin::cli {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr int kWarmUpSteps = 2;
+
+// A model and `batch` sequences of `context` tokens; the next token of each is to come.
+class Bench {
+ public:
+  static absl::StatusOr<std::unique_ptr<Bench>> Create(const ForwardBenchOptions& options) {
+    if (options.batch < 1) return InvalidArgument("--batch is {}, want at least 1", options.batch);
+    auto bench = std::unique_ptr<Bench>(new Bench(options));
+    RETURN_IF_ERROR(bench->Load());
+    return bench;
+  }
+
+  // The whole prompts.
+  absl::Status Prefill() { return RunStep(0, options_.context); }
+  // One token behind them.
+  absl::Status Decode() { return RunStep(options_.context, 1); }
+
+  // Runs `step` until the time is over; the median of its seconds.
+  absl::StatusOr<double> Median(absl::Status (Bench::*step)()) {
+    Progress progress("measuring");
+    std::vector<double> seconds;
+    const Clock::time_point start = Clock::now();
+    double elapsed = 0;
+    for (int i = 0; i < kWarmUpSteps || elapsed < options_.seconds || seconds.empty(); ++i) {
+      const Clock::time_point before = Clock::now();
+      RETURN_IF_ERROR((this->*step)());
+      const Clock::time_point after = Clock::now();
+      if (i >= kWarmUpSteps)
+        seconds.push_back(std::chrono::duration<double>(after - before).count());
+      elapsed = std::chrono::duration<double>(after - start).count();
+      progress.Update(elapsed / options_.seconds);
+    }
+    std::nth_element(seconds.begin(), seconds.begin() + seconds.size() / 2, seconds.end());
+    return seconds[seconds.size() / 2];
+  }
+
+  Json Describe(std::string_view name) const {
+    return {{"bench", name},
+            {"model", model_->config().name},
+            {"device", "cpu"},
+            {"isa", std::string(IsaName(ActiveIsa()))},
+            {"dtype", std::string(ToString(type_))},
+            {"threads", pool_->num_threads()},
+            {"batch", options_.batch},
+            {"context", options_.context}};
+  }
+
+  const ModelConfig& config() const { return model_->config(); }
+  const GptWeights& weights() const { return model_->weights(); }
+  ComputeType type() const { return type_; }
+  ThreadPool& pool() { return *pool_; }
+
+  // Bytes of the matrices: all of them are read in every step.
+  double MatrixBytes() const { return MatrixElements() * static_cast<double>(SizeOf(type_)); }
+  // Elements of the matrices without the word embedding, which a prefill uses for its last token
+  // only.
+  double LayerElements() const {
+    const double h = config().hidden_size;
+    return config().num_layers * (4.0 * h * h + 2.0 * h * config().ffn_size);
+  }
+  double EmbeddingElements() const {
+    return static_cast<double>(config().vocab_size) * config().hidden_size;
+  }
+
+ private:
+  explicit Bench(const ForwardBenchOptions& options) : options_(options) {}
+
+  double MatrixElements() const { return LayerElements() + EmbeddingElements(); }
+
+  absl::Status Load() {
+    ASSIGN_OR_RETURN(type_, ParseComputeType(options_.dtype, /*scoring=*/false));
+    std::unique_ptr<Checkpoint> checkpoint;
+    if (options_.model.empty()) {
+      ASSIGN_OR_RETURN(const ModelConfig preset, Preset(options_.preset));
+      checkpoint = Checkpoint::Random(preset);
+    } else {
+      ASSIGN_OR_RETURN(const ModelConfig config, LoadModelConfig(options_.model));
+      ASSIGN_OR_RETURN(checkpoint, Checkpoint::Open(options_.model, config));
+    }
+    const int room = checkpoint->config().max_positions - 1;
+    if (options_.context < 1 || options_.context > room) {
+      return InvalidArgument("--context is {}, want 1 to {}", options_.context, room);
+    }
+    pool_ = std::make_unique<ThreadPool>(options_.threads > 0 ? options_.threads : AvailableCpus());
+    blocks_per_sequence_ = options_.context / GptModel::block_tokens() + 1;
+    Progress progress("loading weights");
+    ASSIGN_OR_RETURN(model_,
+                     GptModel::Create({.checkpoint = checkpoint.get(),
+                                       .compute_type = type_,
+                                       .pool = pool_.get(),
+                                       .num_kv_blocks = options_.batch * blocks_per_sequence_,
+                                       .progress = [&](double part) { progress.Update(part); }}));
+    logits_.resize(static_cast<size_t>(options_.batch) * config().vocab_size);
+    return absl::OkStatus();
+  }
+
+  absl::Status RunStep(int context, int new_tokens) {
+    std::vector<int32_t> tokens(static_cast<size_t>(options_.batch) * new_tokens);
+    for (size_t i = 0; i < tokens.size(); ++i)
+      tokens[i] = static_cast<int32_t>(i * 7919 % config().vocab_size);
+    const int blocks = (context + new_tokens - 1) / GptModel::block_tokens() + 1;
+    std::vector<int32_t> table;
+    std::vector<StepSequence> sequences;
+    std::vector<int32_t> rows;
+    for (int i = 0; i < options_.batch; ++i) {
+      sequences.push_back({.first_token = i * new_tokens,
+                           .num_tokens = new_tokens,
+                           .context_tokens = context,
+                           .first_block = i * blocks,
+                           .num_blocks = blocks});
+      for (int block = 0; block < blocks; ++block)
+        table.push_back(i * blocks_per_sequence_ + block);
+      rows.push_back((i + 1) * new_tokens - 1);
+    }
+    return model_->Run({tokens, sequences, table, rows}, logits_);
+  }
+
+  const ForwardBenchOptions options_;
+  ComputeType type_ = ComputeType::kFloat32;
+  std::unique_ptr<ThreadPool> pool_;
+  std::unique_ptr<GptModel> model_;
+  int blocks_per_sequence_ = 0;
+  std::vector<float> logits_;
+};
+
+}  // namespace
+
+absl::StatusOr<Json> BenchDecode(const ForwardBenchOptions& options) {
+  ASSIGN_OR_RETURN(const auto bench, Bench::Create(options));
+  RETURN_IF_ERROR(bench->Prefill());
+  ASSIGN_OR_RETURN(const double seconds, bench->Median(&Bench::Decode));
+  const Arena& arena = bench->weights().arena;
+  const double read_rate = MeasureReadRate(arena.data(), arena.used(), bench->pool());
+  const double kv_bytes = 2.0 * options.batch * options.context * bench->config().num_layers *
+                          bench->config().hidden_size * static_cast<double>(SizeOf(bench->type()));
+  const double rate = (bench->MatrixBytes() + kv_bytes) / seconds;
+  Json json = bench->Describe("decode");
+  json["milliseconds_per_step"] = seconds * 1e3;
+  json["tokens_per_second"] = options.batch / seconds;
+  json["bytes_per_step"] = bench->MatrixBytes() + kv_bytes;
+  json["gb_per_second"] = rate / 1e9;
+  json["read_gb_per_second"] = read_rate / 1e9;
+  json["share_of_read_rate"] = rate / read_rate;
+  return json;
+}
+
+absl::StatusOr<Json> BenchPrefill(const ForwardBenchOptions& options) {
+  ASSIGN_OR_RETURN(const auto bench, Bench::Create(options));
+  ASSIGN_OR_RETURN(const double seconds, bench->Median(&Bench::Prefill));
+  const std::optional<double> peak = MeasurePeakFlops(bench->type(), bench->pool());
+  const double tokens = static_cast<double>(options.batch) * options.context;
+  // Causal attention: a token meets half of the context on average, in QKᵀ and in PV.
+  const double attention =
+      2.0 * tokens * options.context * bench->config().hidden_size * bench->config().num_layers;
+  const double flops = 2.0 * tokens * bench->LayerElements() +
+                       2.0 * options.batch * bench->EmbeddingElements() + attention;
+  Json json = bench->Describe("prefill");
+  json["milliseconds_per_step"] = seconds * 1e3;
+  json["tokens_per_second"] = tokens / seconds;
+  json["gflop_per_second"] = flops / seconds / 1e9;
+  json["peak_gflop_per_second"] = peak.has_value() ? Json(*peak / 1e9) : Json(nullptr);
+  json["share_of_peak"] = peak.has_value() ? Json(flops / seconds / *peak) : Json(nullptr);
+  return json;
+}
+
+}  // namespace hanlin::cli
