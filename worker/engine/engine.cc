@@ -119,11 +119,12 @@ SubmitResult Engine::Impl::Submit(GenerationRequest request, std::shared_ptr<Eve
   if (absl::Status status = admission_.Enter(sequence->queued_tokens, &retry_after); !status.ok()) {
     return refused(status, retry_after);
   }
+  // Under one lock with the inbox, so that AbortAll comes either before or after both.
+  absl::MutexLock lock(&mutex_);
   if (absl::Status status = router_.Open(sequence->sink, sequence->request.id); !status.ok()) {
     admission_.Leave(sequence->queued_tokens, sequence->arrival);
     return refused(status, {});
   }
-  absl::MutexLock lock(&mutex_);
   ++load_.queued_requests;
   load_.queued_prompt_tokens += sequence->queued_tokens;
   inbox_.arrivals.push_back(std::move(sequence));
@@ -138,8 +139,14 @@ void Engine::Impl::Abort(const RequestKey& key) {
 }
 
 void Engine::Impl::AbortAll(const EventSink* sink) {
-  router_.CloseAll(sink);
   absl::MutexLock lock(&mutex_);
+  router_.CloseAll(sink);
+  // What has not reached the engine's thread ends here; what comes later is not meant.
+  std::erase_if(inbox_.arrivals, [&](const std::unique_ptr<Sequence>& sequence) {
+    if (sequence->sink.get() != sink) return false;
+    admission_.Leave(sequence->queued_tokens, absl::Now());
+    return true;
+  });
   inbox_.gone_sinks.push_back(sink);
 }
 

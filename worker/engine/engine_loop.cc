@@ -53,6 +53,14 @@ bool Engine::Impl::TakeInbox() {
     std::swap(inbox, inbox_);
   }
   const absl::Time now = absl::Now();
+  // First: arrivals in the same inbox came after it.
+  for (const EventSink* sink : inbox.gone_sinks) {
+    std::vector<Sequence*> theirs;
+    for (const auto& [key, sequence] : sequences_) {
+      if (key.first == sink) theirs.push_back(sequence.get());
+    }
+    for (Sequence* sequence : theirs) Discard(sequence, now);
+  }
   for (std::unique_ptr<Sequence>& sequence : inbox.arrivals) {
     scheduler_.Add(sequence.get());
     const RequestKey key(sequence->sink.get(), sequence->request.id);
@@ -64,13 +72,6 @@ bool Engine::Impl::TakeInbox() {
     RequestEvent event;
     event.finish_reason = FinishReason::kCancelled;
     Finish(it->second.get(), std::move(event), now);
-  }
-  for (const EventSink* sink : inbox.gone_sinks) {
-    std::vector<Sequence*> theirs;
-    for (const auto& [key, sequence] : sequences_) {
-      if (key.first == sink) theirs.push_back(sequence.get());
-    }
-    for (Sequence* sequence : theirs) Discard(sequence, now);
   }
   return !inbox.stop;
 }

@@ -16,16 +16,10 @@
 
 #include "absl/status/statusor.h"
 #include "model/config/config.h"
-#include "model/forward/model.h"
 #include "worker/engine/engine.h"
+#include "worker/engine/model_rank.h"
 
 namespace hanlin {
-
-// Names of --dtype to the type computed in. "auto": fp32 for scoring and on processors without bf16
-// instructions, else bf16. INVALID_ARGUMENT for another name.
-absl::StatusOr<ComputeType> ParseComputeType(std::string_view dtype, bool scoring);
-// "fp32" or "bf16".
-std::string_view ToString(ComputeType type);
 
 class LocalModel {
  public:

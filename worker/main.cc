@@ -1,0 +1,276 @@
+// hanlin-worker: one rank of a worker group. Rank 0 leads: engine, gRPC service, metrics; the
+// others run what it sends. Prints "ready ADDRESS" on stdout once it serves. SIGTERM drains: new
+// requests are refused, running ones may finish; a second one ends the process at once. A group
+// that lost a rank, or stands still, exits with 1, for the supervisor to start it again as one.
+#include <CLI/CLI.hpp>
+#include <cstdio>
+
+#include "absl/time/clock.h"
+#include "common/flags/flags.h"
+#include "common/obs/log.h"
+#include "common/obs/metrics.h"
+#include "common/rpc/server.h"
+#include "common/rpc/shutdown.h"
+#include "common/status/status.h"
+#include "worker/engine/model_rank.h"
+#include "worker/engine/null_executor.h"
+#include "worker/service/metrics.h"
+#include "worker/service/worker_service.h"
+
+namespace hanlin {
+namespace {
+
+// KV blocks of the null device, which has no memory to run out of.
+constexpr int32_t kNullBlocks = 1 << 16;
+// For the last messages to reach the gateways.
+constexpr absl::Duration kFlushTime = absl::Milliseconds(500);
+constexpr absl::Duration kProgressInterval = absl::Seconds(2);
+
+struct Flags {
+  ModelSource source;
+  std::string model_name;
+  std::string device = "cpu";
+  std::string dtype = "auto";
+  int rank = 0;
+  int tp = 1;
+  std::string leader;
+  std::string address = "127.0.0.1:8090";
+  std::string metrics_address;
+  std::string kv_memory;
+  int max_queue = 1024;
+  int64_t max_queue_tokens = 1 << 20;
+  int max_batch_tokens = 256;
+  int max_running = 256;
+  int threads = 0;
+  std::string tokenizer_fingerprint;
+  int drain_timeout_seconds = 30;
+  int stall_timeout_seconds = 30;
+  bool parent_death = false;
+  LogOptions log;
+};
+
+void AddFlags(CLI::App& app, Flags& flags) {
+  app.add_option("--model", flags.source.directory, "model folder [the default model]");
+  app.add_option(
+      "--random-weights", flags.source.preset,
+      "random weights in the shape of a preset (base, large, 1.3B, …) in place of --model");
+  app.add_option("--model-name", flags.model_name, "name in GetWorkerInfo [the folder's name]");
+  app.add_option("--device", flags.device, "cpu, or null: ids by formula, no weights")
+      ->capture_default_str();
+  app.add_option("--dtype", flags.dtype, "auto, fp32 or bf16")->capture_default_str();
+  app.add_option("--rank", flags.rank, "rank of this process, 0 leads")->capture_default_str();
+  app.add_option("--tp", flags.tp, "ranks in the group")->capture_default_str();
+  app.add_option("--leader", flags.leader, "where rank 0 meets the others: HOST:PORT or unix:PATH");
+  app.add_option("--address", flags.address, "gRPC address, HOST:PORT or unix:PATH")
+      ->capture_default_str();
+  app.add_option("--metrics-address", flags.metrics_address, "HOST:PORT of /metrics [none]");
+  app.add_option("--kv-memory", flags.kv_memory,
+                 "KV cache of the group, e.g. 4GiB [half of the memory that the weights leave]");
+  app.add_option("--max-queue", flags.max_queue, "requests that may wait")->capture_default_str();
+  app.add_option("--max-queue-tokens", flags.max_queue_tokens, "prompt tokens that may wait")
+      ->capture_default_str();
+  app.add_option("--max-batch-tokens", flags.max_batch_tokens, "tokens of one step")
+      ->capture_default_str();
+  app.add_option("--max-running", flags.max_running, "sequences in the KV cache at once")
+      ->capture_default_str();
+  app.add_option("--threads", flags.threads, "threads of this rank [processors / tp]");
+  app.add_option("--tokenizer-fingerprint", flags.tokenizer_fingerprint,
+                 "SHA-256 of the tokenizer's files [the first one seen]");
+  app.add_option("--drain-timeout", flags.drain_timeout_seconds,
+                 "seconds that running requests have after SIGTERM")
+      ->capture_default_str();
+  app.add_option("--stall-timeout", flags.stall_timeout_seconds,
+                 "seconds without progress after which the group counts as dead")
+      ->capture_default_str();
+  app.add_flag("--parent-death", flags.parent_death, "end when the parent process dies");
+  AddLogFlags(app, flags.log);
+}
+
+absl::Status CheckFlags(const Flags& flags) {
+  if (flags.device != "cpu" && flags.device != "null") {
+    return InvalidArgument("--device is \"{}\", want cpu or null", flags.device);
+  }
+  if (flags.tp < 1) return InvalidArgument("--tp is {}, want at least 1", flags.tp);
+  if (flags.rank < 0 || flags.rank >= flags.tp) {
+    return InvalidArgument("--rank is {}, want 0 to {} (--tp is {})", flags.rank, flags.tp - 1,
+                           flags.tp);
+  }
+  if (flags.tp > 1 && flags.device == "null") {
+    return InvalidArgument("--tp is {}, want 1 with --device null", flags.tp);
+  }
+  if (flags.tp > 1 && flags.leader.empty()) {
+    return InvalidArgument("--tp is {}, want --leader with it", flags.tp);
+  }
+  if (flags.threads < 0) return InvalidArgument("--threads is {}, want at least 0", flags.threads);
+  if (flags.drain_timeout_seconds < 0) {
+    return InvalidArgument("--drain-timeout is {}, want at least 0", flags.drain_timeout_seconds);
+  }
+  if (flags.stall_timeout_seconds < 1) {
+    return InvalidArgument("--stall-timeout is {}, want at least 1", flags.stall_timeout_seconds);
+  }
+  return absl::OkStatus();
+}
+
+class Worker {
+ public:
+  Worker(Flags flags, ShutdownSignal* shutdown) : flags_(std::move(flags)), shutdown_(*shutdown) {}
+
+  absl::Status Run() {
+    RETURN_IF_ERROR(CheckFlags(flags_));
+    ASSIGN_OR_RETURN(type_, ParseComputeType(flags_.dtype, /*scoring=*/false));
+    ASSIGN_OR_RETURN(metrics_server_, MetricsServer::Create(flags_.metrics_address));
+    if (flags_.device == "cpu") RETURN_IF_ERROR(LoadRank());
+    if (flags_.rank > 0) {
+      // SIGTERM alone does not end a follower: it works on while rank 0 drains, and ends with the
+      // group.
+      return rank_->Follow();
+    }
+    RETURN_IF_ERROR(StartEngine());
+    RETURN_IF_ERROR(Serve());
+    shutdown_.Wait();
+    return engine_->health().ok() ? Drain() : Abandon();
+  }
+
+ private:
+  absl::Status LoadRank() {
+    ModelRank::Options options{.source = flags_.source,
+                               .type = type_,
+                               .rank = flags_.rank,
+                               .tp = flags_.tp,
+                               .leader_address = flags_.leader,
+                               .max_running = flags_.max_running,
+                               .threads = flags_.threads};
+    if (!flags_.kv_memory.empty()) {
+      ASSIGN_OR_RETURN(options.kv_memory, ParseSize(flags_.kv_memory));
+    }
+    options.progress = [this](double part) { ReportProgress(fmt::format("{:.0f} %", 100 * part)); };
+    options.message = [this](std::string_view message) { ReportProgress(message); };
+    ASSIGN_OR_RETURN(rank_, ModelRank::Create(std::move(options)));
+    return absl::OkStatus();
+  }
+
+  void ReportProgress(std::string_view state) {
+    // Nothing runs yet that would have to be finished.
+    if (shutdown_.Requested()) std::_Exit(kExitOk);
+    if (absl::Now() - last_progress_ < kProgressInterval) return;
+    last_progress_ = absl::Now();
+    Log(LogLevel::kInfo, "loading", {{"state", state}});
+  }
+
+  absl::Status StartEngine() {
+    ModelConfig config;
+    if (rank_ == nullptr) {
+      ASSIGN_OR_RETURN(config, LoadConfig(flags_.source));
+    } else {
+      config = rank_->config();
+    }
+    worker_metrics_ = std::make_unique<WorkerMetrics>(metrics_server_->registry());
+    Engine::Options options{.config = config,
+                            .num_kv_blocks = kNullBlocks,
+                            .max_batch_tokens = flags_.max_batch_tokens,
+                            .max_running = flags_.max_running,
+                            .max_queue = flags_.max_queue,
+                            .max_queue_tokens = flags_.max_queue_tokens,
+                            .stall_timeout = absl::Seconds(flags_.stall_timeout_seconds),
+                            .observer = worker_metrics_.get()};
+    options.on_failure = [this](const absl::Status& failure) {
+      Log(LogLevel::kError, "the engine failed", {{"error", Message(failure)}});
+      shutdown_.Trigger();
+    };
+    std::unique_ptr<Executor> executor;
+    if (rank_ == nullptr) {
+      executor = std::make_unique<NullExecutor>(NullExecutor::Options{.config = config});
+    } else {
+      options.num_kv_blocks = rank_->num_kv_blocks();
+      options.block_tokens = GptModel::block_tokens();
+      options.heartbeat = rank_->heartbeat();
+      executor = rank_->MakeExecutor();
+    }
+    block_tokens_ = options.block_tokens;
+    ASSIGN_OR_RETURN(engine_, Engine::Create(std::move(options), std::move(executor)));
+    return absl::OkStatus();
+  }
+
+  absl::Status Serve() {
+    const ModelConfig& config = engine_->config();
+    service_ = std::make_unique<WorkerService>(WorkerService::Options{
+        .engine = engine_.get(),
+        .model_name = flags_.model_name.empty() ? config.name : flags_.model_name,
+        .device = flags_.device,
+        .dtype = std::string(ToString(type_)),
+        .tp = flags_.tp,
+        .kv_block_tokens = block_tokens_,
+        .tokenizer_fingerprint = flags_.tokenizer_fingerprint,
+        .on_tick = [this](const EngineLoad& load) { worker_metrics_->SetLoad(load); }});
+    ASSIGN_OR_RETURN(server_,
+                     RpcServer::Create({.address = flags_.address, .services = {service_.get()}}));
+    server_->SetServing(true);
+    Log(LogLevel::kInfo, "serving",
+        {{"address", server_->address()},
+         {"metrics_address", metrics_server_->address()},
+         {"model", config.name},
+         {"dtype", ToString(type_)},
+         {"tp", flags_.tp},
+         {"kv_blocks", engine_->load().total_kv_blocks}});
+    std::printf("ready %s\n", server_->address().c_str());
+    std::fflush(stdout);
+    return absl::OkStatus();
+  }
+
+  absl::Status Drain() {
+    server_->SetServing(false);
+    engine_->BeginDrain();
+    if (!engine_->WaitIdle(absl::Seconds(flags_.drain_timeout_seconds))) {
+      Log(LogLevel::kWarning, "requests were still running at the end of the drain timeout");
+    }
+    // A failure during the drain ended the requests; the process still reports it.
+    if (!engine_->health().ok()) return Abandon();
+    service_->EndSessions(Unavailable("the worker has shut down"));
+    server_->Shutdown(kFlushTime);
+    service_.reset();
+    engine_.reset();
+    return absl::OkStatus();
+  }
+
+  // The engine's thread may hang in a step: tell the gateways and leave without it.
+  absl::Status Abandon() {
+    const absl::Status failure = engine_->health();
+    server_->SetServing(false);
+    service_->EndSessions(failure);
+    server_->Shutdown(kFlushTime);
+    std::_Exit(ReportError("hanlin-worker", failure));
+  }
+
+  const Flags flags_;
+  ShutdownSignal& shutdown_;
+  ComputeType type_ = ComputeType::kFloat32;
+  int32_t block_tokens_ = 0;
+  absl::Time last_progress_ = absl::Now();
+  // Destroyed from the end.
+  std::unique_ptr<MetricsServer> metrics_server_;
+  std::unique_ptr<WorkerMetrics> worker_metrics_;
+  std::unique_ptr<ModelRank> rank_;
+  std::unique_ptr<Engine> engine_;
+  std::unique_ptr<WorkerService> service_;
+  std::unique_ptr<RpcServer> server_;
+};
+
+int Main(int argc, char** argv) {
+  Flags flags;
+  CLI::App app("Runs one rank of a Hanlin worker group.", "hanlin-worker");
+  AddFlags(app, flags);
+  if (const auto code = ParseFlags(app, argc, argv)) return *code;
+  if (flags.parent_death) DieWithParent();
+  ShutdownSignal shutdown;
+  flags.log.process = flags.tp > 1 ? fmt::format("worker@{}", flags.rank) : "worker";
+  if (const absl::Status status = SetupLogging(flags.log); !status.ok()) {
+    return ReportError("hanlin-worker", status);
+  }
+  const absl::Status status = Worker(std::move(flags), &shutdown).Run();
+  return status.ok() ? kExitOk : ReportError("hanlin-worker", status);
+}
+
+}  // namespace
+}  // namespace hanlin
+
+int main(int argc, char** argv) { return hanlin::Main(argc, argv); }
