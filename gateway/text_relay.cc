@@ -12,17 +12,14 @@ absl::StatusOr<TextRelay> TextRelay::Create(const Options& options) {
   decoder.Seed(options.prompt_ids);
   std::optional<StopMatcher> matcher;
   if (!options.stop_strings.empty()) {
-    ASSIGN_OR_RETURN(matcher, StopMatcher::Create(options.stop_strings));
+    ASSIGN_OR_RETURN(matcher, StopMatcher::Create(options.stop_strings, options.include_stop));
   }
-  return TextRelay(std::move(decoder), std::move(matcher), options);
+  return TextRelay(std::move(decoder), std::move(matcher), options.min_new_tokens);
 }
 
 TextRelay::TextRelay(StreamDecoder decoder, std::optional<StopMatcher> matcher,
-                     const Options& options)
-    : decoder_(std::move(decoder)),
-      matcher_(std::move(matcher)),
-      include_stop_(options.include_stop),
-      min_new_tokens_(options.min_new_tokens) {}
+                     int32_t min_new_tokens)
+    : decoder_(std::move(decoder)), matcher_(std::move(matcher)), min_new_tokens_(min_new_tokens) {}
 
 bool TextRelay::Push(int32_t id, std::string* text) {
   ++num_ids_;
@@ -40,7 +37,7 @@ bool TextRelay::Append(std::string piece, std::string* text) {
     text->append(piece);
     return false;
   }
-  text->append(matcher_->Push(piece, include_stop_));
+  text->append(matcher_->Push(piece));
   return matcher_->match().has_value();
 }
 

@@ -50,13 +50,12 @@ class TextRelay {
   std::optional<size_t> stop() const;
 
  private:
-  TextRelay(StreamDecoder decoder, std::optional<StopMatcher> matcher, const Options& options);
+  TextRelay(StreamDecoder decoder, std::optional<StopMatcher> matcher, int32_t min_new_tokens);
 
   bool Append(std::string piece, std::string* text);
 
   StreamDecoder decoder_;
   std::optional<StopMatcher> matcher_;  // Absent when there are no stop strings.
-  bool include_stop_;
   int32_t min_new_tokens_;
   int32_t num_ids_ = 0;
 };
