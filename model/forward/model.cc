@@ -128,7 +128,7 @@ absl::Status GptModel::Run(const StepBatch& batch, std::span<float> logits) {
   RETURN_IF_ERROR(Check(batch, logits.size()));
   for (const Pass& pass : CutIntoPasses(batch, max_tokens_per_pass_)) {
     RETURN_IF_ERROR(RunPass(pass));
-    RETURN_IF_ERROR(Logits(pass.logit_rows, logits.data()));
+    RETURN_IF_ERROR(Logits(std::ssize(pass.logit_rows), logits.data()));
     if (!logits.empty()) logits = logits.subspan(pass.logit_rows.size() * config_.vocab_size);
   }
   return absl::OkStatus();
@@ -159,7 +159,7 @@ absl::Status GptModel::Embed(const Pass& pass) {
 
 absl::Status GptModel::RunLayer(const Pass& pass, int layer) {
   const LayerWeights& w = weights_->layers[layer];
-  const int64_t rows = std::ssize(pass.tokens);
+  int64_t rows = std::ssize(pass.tokens);
   const int64_t hidden = config_.hidden_size;
   const int64_t local_ffn = config_.ffn_size / tp_size();
 
@@ -173,6 +173,11 @@ absl::Status GptModel::RunLayer(const Pass& pass, int layer) {
           .y_stride = 3 * local_width_},
          pool_);
   Attend(pass, layer);
+  if (layer == config_.num_layers - 1) {
+    KeepRows(pass.logit_rows);
+    rows = std::ssize(pass.logit_rows);
+    if (rows == 0) return absl::OkStatus();
+  }
   RETURN_IF_ERROR(RowParallel(rows, w.attention_out, w.attention_bias, activations_.attention));
 
   Normalize(rows, activations_.x, w.ln2_weight, w.ln2_bias);
@@ -217,6 +222,17 @@ void GptModel::Attend(const Pass& pass, int layer) {
             pool_);
 }
 
+void GptModel::KeepRows(std::span<const int32_t> rows) {
+  const size_t x_bytes = config_.hidden_size * sizeof(float);
+  const size_t attention_bytes = local_width_ * SizeOf(type_);
+  auto* x = reinterpret_cast<std::byte*>(activations_.x);
+  for (size_t i = 0; i < rows.size(); ++i) {  // ascending, so a row never lands on one to come
+    std::memmove(x + i * x_bytes, x + rows[i] * x_bytes, x_bytes);
+    std::memmove(activations_.attention + i * attention_bytes,
+                 activations_.attention + rows[i] * attention_bytes, attention_bytes);
+  }
+}
+
 absl::Status GptModel::RowParallel(int64_t rows, const PackedMatrix& weight, const float* bias,
                                    const std::byte* in) {
   const int64_t hidden = config_.hidden_size;
@@ -256,17 +272,13 @@ void GptModel::Normalize(int64_t rows, const float* in, const float* weight, con
             pool_);
 }
 
-absl::Status GptModel::Logits(std::span<const int32_t> rows, float* out) {
+absl::Status GptModel::Logits(int64_t rows, float* out) {
   const int64_t hidden = config_.hidden_size;
   const int64_t columns = config_.vocab_size / tp_size();
-  const int64_t chunk_rows = std::min<int64_t>(kLogitRowsPerChunk, max_tokens_per_pass_);
-  while (!rows.empty()) {
-    const int64_t count = std::min<int64_t>(chunk_rows, std::ssize(rows));
-    for (int64_t i = 0; i < count; ++i) {
-      std::memcpy(activations_.delta + i * hidden, activations_.x + rows[i] * hidden,
-                  hidden * sizeof(float));
-    }
-    Normalize(count, activations_.delta, weights_->final_ln_weight, weights_->final_ln_bias);
+  for (int64_t row = 0; row < rows; row += kLogitRowsPerChunk) {
+    const int64_t count = std::min(kLogitRowsPerChunk, rows - row);
+    Normalize(count, activations_.x + row * hidden, weights_->final_ln_weight,
+              weights_->final_ln_bias);
     float* shard = tp_size() == 1 ? out : activations_.logits_shard;
     Linear(
         weights_->word_embedding,
@@ -274,7 +286,6 @@ absl::Status GptModel::Logits(std::span<const int32_t> rows, float* out) {
         pool_);
     if (tp_size() > 1) RETURN_IF_ERROR(communicator_->GatherColumns(shard, count, columns, out));
     if (out != nullptr) out += count * config_.vocab_size;
-    rows = rows.subspan(count);
     Beat();
   }
   return absl::OkStatus();

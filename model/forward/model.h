@@ -89,7 +89,7 @@ class GptModel {
     float* qkv;            // [T, 3, heads / tp, head_dim]
     std::byte* attention;  // type [T, heads / tp, head_dim]
     std::byte* mlp;        // type [T, ffn / tp]
-    float* delta;          // [T, h] a rank's share of a row-parallel product; rows of the logits
+    float* delta;          // [T, h] a rank's share of a row-parallel product
     float* logits_shard;   // [kLogitRowsPerChunk, vocab / tp]; unused by a group of one
   };
 
@@ -105,8 +105,11 @@ class GptModel {
                            const std::byte* in);
   // normed = LN(in), rows of h.
   void Normalize(int64_t rows, const float* in, const float* weight, const float* bias);
-  // Logits of the given rows of x to `out` [rows, vocab], null on ranks other than 0.
-  absl::Status Logits(std::span<const int32_t> rows, float* out);
+  // Moves the given rows of x and of the attention's output to the front. Behind the last attention
+  // only rows whose logits are wanted matter.
+  void KeepRows(std::span<const int32_t> rows);
+  // Logits of the first `rows` of x to `out` [rows, vocab], null on ranks other than 0.
+  absl::Status Logits(int64_t rows, float* out);
   void Beat();
 
   const ModelConfig config_;
