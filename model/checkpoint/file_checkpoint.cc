@@ -138,7 +138,8 @@ absl::Status FileCheckpoint::CheckNothingElse() const {
       if (known.contains(name) || lm_head || IsIgnoredBuffer(config().layout, name)) continue;
       return FailedPrecondition(
           "{}: tensor {} of shape {} is not part of a {} model with {} layers", tensor.file->path(),
-          name, ShapeString(tensor.shape), ToString(config().layout), config().num_layers);
+          Printable(name), ShapeString(tensor.shape), ToString(config().layout),
+          config().num_layers);
     }
   }
   return absl::OkStatus();

@@ -56,7 +56,8 @@ absl::Status ParseEntry(const nlohmann::json& entry, int64_t data_bytes, StoredT
   if (dtype_name == entry.end() || !dtype_name->is_string()) return DataLoss("it has no dtype");
   const auto dtype = ParseDType(dtype_name->get<std::string>());
   if (!dtype)
-    return DataLoss("its dtype is {}, want F32, F16 or BF16", dtype_name->get<std::string>());
+    return DataLoss("its dtype is {}, want F32, F16 or BF16",
+                    Printable(dtype_name->get<std::string>()));
   const auto shape = ParseSizes(entry, "shape");
   if (!shape) return DataLoss("its shape is no list of up to {} sizes", kMaxDimensions);
   const auto offsets = ParseSizes(entry, "data_offsets");
@@ -89,7 +90,8 @@ absl::Status CheckNoOverlap(std::vector<Range> ranges) {
   });
   for (size_t i = 1; i < ranges.size(); ++i) {
     if (ranges[i].begin < ranges[i - 1].end) {
-      return DataLoss("tensors {} and {} overlap", *ranges[i - 1].name, *ranges[i].name);
+      return DataLoss("tensors {} and {} overlap", Printable(*ranges[i - 1].name),
+                      Printable(*ranges[i].name));
     }
   }
   return absl::OkStatus();
@@ -116,7 +118,7 @@ absl::StatusOr<StoredTensors> Parse(const std::shared_ptr<const MappedFile>& fil
     StoredTensor tensor;
     Range range = {};
     if (absl::Status status = ParseEntry(entry, data_bytes, &tensor, &range); !status.ok()) {
-      return Annotate(status, "tensor " + name);
+      return Annotate(status, "tensor " + Printable(name));
     }
     tensor.file = file;
     tensor.data = data + range.begin;

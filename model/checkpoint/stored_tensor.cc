@@ -7,6 +7,7 @@
 #include <bit>
 #include <cstring>
 
+#include "absl/strings/escaping.h"
 #include "common/status/status.h"
 
 namespace hanlin {
@@ -118,6 +119,10 @@ void CopyAs(const StoredMatrix& from, int64_t row, int64_t col, int64_t rows, in
 std::string_view ToString(DType dtype) { return Info(dtype).name; }
 
 int64_t ElementBytes(DType dtype) { return Info(dtype).bytes; }
+
+std::string Printable(std::string_view text) {
+  return absl::CHexEscape(std::string(text.substr(0, 200)));
+}
 
 std::vector<int64_t> ContiguousStrides(const std::vector<int64_t>& shape) {
   std::vector<int64_t> strides(shape.size());

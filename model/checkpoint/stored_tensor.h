@@ -43,6 +43,9 @@ struct StoredTensor {
   std::vector<int64_t> strides;  // in elements, each >= 0
 };
 
+// A name out of a file for a message: at most 200 bytes, control and non-ASCII bytes escaped.
+std::string Printable(std::string_view text);
+
 // All tensors of one or several files by name.
 using StoredTensors = std::map<std::string, StoredTensor>;
 

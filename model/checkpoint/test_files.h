@@ -15,7 +15,7 @@ namespace hanlin::testing {
 
 inline std::string LittleEndian(uint64_t value, int bytes) {
   std::string result;
-  for (int i = 0; i < bytes; ++i) result.push_back(static_cast<char>(value >> (8 * i)));
+  for (int i = 0; i < bytes; ++i) result.push_back(static_cast<char>(i < 8 ? value >> (8 * i) : 0));
   return result;
 }
 

@@ -4,7 +4,6 @@
 #include <cstring>
 #include <map>
 
-#include "absl/strings/escaping.h"
 #include "common/io/file.h"
 #include "common/status/status.h"
 #include "model/checkpoint/pickle.h"
@@ -19,10 +18,6 @@ constexpr int64_t kLegacyProtocol = 1001;
 // Containers nest {'state_dict': {'module': …}} at most; a cycle ends here too.
 constexpr int kMaxNesting = 4;
 
-std::string Shown(std::string_view text) {
-  return absl::CHexEscape(std::string(text.substr(0, 200)));
-}
-
 // The bytes of each storage.
 using Storages = std::map<std::string_view, std::string_view>;
 
@@ -30,7 +25,7 @@ absl::Status CheckStorage(std::string_view key, const PickledStorage& storage,
                           std::string_view bytes) {
   if (static_cast<uint64_t>(storage.elements) >
       bytes.size() / static_cast<uint64_t>(ElementBytes(storage.dtype))) {
-    return DataLoss("storage {} has {} bytes, want {} elements of {}", Shown(key), bytes.size(),
+    return DataLoss("storage {} has {} bytes, want {} elements of {}", Printable(key), bytes.size(),
                     storage.elements, ToString(storage.dtype));
   }
   return absl::OkStatus();
@@ -59,7 +54,7 @@ absl::StatusOr<const PickleValue*> FindStateDict(const PickleValue* value) {
   std::string seen(ToString(value->kind));
   for (size_t i = 0; i < value->items.size() && i < 10 && value->kind == PickleValue::Kind::kDict;
        i += 2) {
-    seen += (i == 0 ? " with " : ", ") + Shown(value->items[i]->text);
+    seen += (i == 0 ? " with " : ", ") + Printable(value->items[i]->text);
   }
   return FailedPrecondition(
       "holds a {}, want a dict of tensors, by itself or under 'module' or 'state_dict'", seen);
@@ -77,8 +72,8 @@ absl::StatusOr<StoredTensors> Collect(const std::shared_ptr<const MappedFile>& f
     const PickledTensor& tensor = *value.tensor;
     const auto bytes = storages.find(tensor.storage_key);
     if (bytes == storages.end()) {
-      return DataLoss("tensor {} uses storage {}, which is not in the file", Shown(name.text),
-                      Shown(tensor.storage_key));
+      return DataLoss("tensor {} uses storage {}, which is not in the file", Printable(name.text),
+                      Printable(tensor.storage_key));
     }
     const auto* data = reinterpret_cast<const uint8_t*>(bytes->second.data()) +
                        tensor.offset * ElementBytes(tensor.dtype);
@@ -104,13 +99,13 @@ absl::StatusOr<StoredTensors> ReadZipFormat(const std::shared_ptr<const MappedFi
     return DataLoss("is a zip archive without data.pkl, so not written by torch.save");
   const auto order = entries.find(prefix + "/byteorder");
   if (order != entries.end() && order->second != "little") {
-    return FailedPrecondition("its byte order is {}, want little", Shown(order->second));
+    return FailedPrecondition("its byte order is {}, want little", Printable(order->second));
   }
   ASSIGN_OR_RETURN(const PickleDocument document, ReadPickle(pickle));
   Storages storages;
   for (const auto& [key, storage] : document.storages) {
     const auto entry = entries.find(fmt::format("{}/data/{}", prefix, key));
-    if (entry == entries.end()) return DataLoss("storage {} is not in the archive", Shown(key));
+    if (entry == entries.end()) return DataLoss("storage {} is not in the archive", Printable(key));
     RETURN_IF_ERROR(CheckStorage(key, storage, entry->second));
     storages[key] = entry->second;
   }
@@ -127,14 +122,15 @@ absl::StatusOr<Storages> ReadLegacyStorages(const PickleDocument& document, cons
     const auto storage = document.storages.find(key->text);
     if (storage == document.storages.end() || storages.contains(key->text)) {
       return DataLoss("its list of storages names {}, which no tensor uses or which is named twice",
-                      Shown(key->text));
+                      Printable(key->text));
     }
     int64_t count = 0;
-    if (rest.size() < sizeof(count)) return DataLoss("it ends before storage {}", Shown(key->text));
+    if (rest.size() < sizeof(count))
+      return DataLoss("it ends before storage {}", Printable(key->text));
     std::memcpy(&count, rest.data(), sizeof(count));
     rest.remove_prefix(sizeof(count));
     if (count != storage->second.elements) {
-      return DataLoss("storage {} has {} elements, want {}", Shown(key->text), count,
+      return DataLoss("storage {} has {} elements, want {}", Printable(key->text), count,
                       storage->second.elements);
     }
     RETURN_IF_ERROR(CheckStorage(key->text, storage->second, rest));
@@ -180,7 +176,7 @@ absl::StatusOr<StoredTensors> ReadAny(const std::shared_ptr<const MappedFile>& f
   }
   return DataLoss(
       "is neither a zip archive nor a pickle written by torch.save ({} bytes, beginning with {})",
-      bytes.size(), Shown(bytes.substr(0, 8)));
+      bytes.size(), Printable(bytes.substr(0, 8)));
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 
 namespace hanlin {
@@ -154,8 +155,12 @@ std::vector<int64_t> StoredShape(const ModelConfig& config, TensorRole role, int
 }
 
 bool IsIgnoredBuffer(ModelLayout layout, std::string_view stripped_name) {
-  return layout == ModelLayout::kHuggingFaceGpt2 &&
-         (stripped_name.ends_with(".attn.bias") || stripped_name.ends_with(".attn.masked_bias"));
+  if (layout != ModelLayout::kHuggingFaceGpt2 || !stripped_name.starts_with("h.")) return false;
+  stripped_name.remove_prefix(2);
+  const size_t digits =
+      std::min(stripped_name.find_first_not_of("0123456789"), stripped_name.size());
+  const std::string_view rest = stripped_name.substr(digits);
+  return digits > 0 && (rest == ".attn.bias" || rest == ".attn.masked_bias");
 }
 
 }  // namespace hanlin

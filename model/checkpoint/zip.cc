@@ -6,8 +6,8 @@
 #include <cstring>
 #include <optional>
 
-#include "absl/strings/escaping.h"
 #include "common/status/status.h"
+#include "model/checkpoint/stored_tensor.h"
 
 namespace hanlin {
 namespace {
@@ -146,7 +146,7 @@ absl::StatusOr<ZipEntries> ReadZip(std::string_view archive) {
       if (contents.ok() && !entries.emplace(name, *contents).second)
         status = DataLoss("it occurs twice");
     }
-    if (!status.ok()) return Annotate(status, fmt::format("zip entry {}", absl::CHexEscape(name)));
+    if (!status.ok()) return Annotate(status, fmt::format("zip entry {}", Printable(name)));
     rest.remove_prefix(total);
   }
   return entries;
