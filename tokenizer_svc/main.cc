@@ -55,7 +55,7 @@ absl::Status Serve(const Flags& flags, ShutdownSignal& shutdown) {
   ASSIGN_OR_RETURN(std::shared_ptr<const Tokenizer> tokenizer, LoadTokenizer(model));
   ASSIGN_OR_RETURN(const std::unique_ptr<MetricsServer> metrics,
                    MetricsServer::Create(flags.metrics_address));
-  const std::unique_ptr<grpc::Service> service =
+  const std::shared_ptr<grpc::Service> service =
       MakeTokenizerService(tokenizer, metrics->registry());
   // A message holds a text of the largest size and its fields; longer texts are refused by name.
   RpcServer::Options options{

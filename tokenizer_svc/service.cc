@@ -166,9 +166,9 @@ class Service final : public v1::TokenizerService::CallbackService {
 
 }  // namespace
 
-std::unique_ptr<grpc::Service> MakeTokenizerService(std::shared_ptr<const Tokenizer> tokenizer,
+std::shared_ptr<grpc::Service> MakeTokenizerService(std::shared_ptr<const Tokenizer> tokenizer,
                                                     prometheus::Registry& registry) {
-  return std::make_unique<Service>(std::move(tokenizer), registry);
+  return std::make_shared<Service>(std::move(tokenizer), registry);
 }
 
 }  // namespace hanlin

@@ -16,8 +16,8 @@ class Registry;
 
 namespace hanlin {
 
-// `registry` must outlive the service.
-std::unique_ptr<grpc::Service> MakeTokenizerService(std::shared_ptr<const Tokenizer> tokenizer,
+// `registry` must outlive the service. (Shared, because only service.cc knows the full type.)
+std::shared_ptr<grpc::Service> MakeTokenizerService(std::shared_ptr<const Tokenizer> tokenizer,
                                                     prometheus::Registry& registry);
 
 }  // namespace hanlin

@@ -55,7 +55,7 @@ class TokenizerServiceTest : public ::testing::Test {
   TempDir dir_;
   std::shared_ptr<const Tokenizer> tokenizer_;
   std::unique_ptr<MetricsServer> metrics_;
-  std::unique_ptr<grpc::Service> service_;
+  std::shared_ptr<grpc::Service> service_;
   std::unique_ptr<RpcServer> server_;
   std::unique_ptr<v1::TokenizerService::Stub> stub_;
 };
