@@ -92,10 +92,12 @@ Sampler::Kept Sampler::Filter(const SamplingParams& params, float max) {
         Kernels().sum_exp(adjusted_.data(), static_cast<int64_t>(adjusted_.size()), max);
     kept = Kept::kCandidates;
     // Most distributions reach top_p within a few hundred ids; widen until this one does.
-    for (size_t k = 256;; k *= 8) {
+    for (size_t k = 256;; k *= 4) {
       CollectTopK(view, std::min(k, adjusted_.size()), candidates_);
+      const bool is_all = k >= adjusted_.size();
+      if (!is_all && SumOfExponentials(candidates_, max) <= params.top_p * total) continue;
       SortByLogit(candidates_);
-      if (CutTopP(params.top_p, max, total, candidates_) || k >= adjusted_.size()) break;
+      if (CutTopP(params.top_p, max, total, candidates_) || is_all) break;
     }
   }
   if (params.min_p > 0.0f) {
