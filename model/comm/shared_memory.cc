@@ -63,8 +63,8 @@ class SharedMemoryCommunicator : public Communicator {
       auto* slot = reinterpret_cast<std::byte*>(segment_->slot(0, NextSlot()));
       if (rank() == 0) {
         std::memcpy(slot, &left, sizeof(left));
-        std::memcpy(slot + sizeof(left), message->data() + message->size() - left,
-                    std::min<size_t>(left, kPieceBytes));
+        std::copy_n(message->end() - left, std::min<size_t>(left, kPieceBytes),
+                    slot + sizeof(left));
       }
       RETURN_IF_ERROR(Meet(first && rank() != 0 ? timeout : timeout_));
       first = false;

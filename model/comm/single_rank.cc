@@ -1,6 +1,6 @@
 // The communicator of a group of one, see communicator.h.
+#include <algorithm>
 #include <atomic>
-#include <cstring>
 
 #include "common/status/status.h"
 #include "model/comm/communicator.h"
@@ -15,7 +15,7 @@ class SingleRankCommunicator : public Communicator {
   absl::Status AllReduceSum(std::span<float>) override { return Check(); }
   absl::Status GatherColumns(const float* shard, int64_t rows, int64_t columns,
                              float* out) override {
-    std::memcpy(out, shard, sizeof(float) * rows * columns);
+    std::copy_n(shard, rows * columns, out);
     return Check();
   }
   absl::Status Broadcast(std::vector<std::byte>*, absl::Duration) override { return Check(); }
