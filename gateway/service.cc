@@ -74,7 +74,9 @@ grpc::ServerUnaryReactor* TextGenerationService::GetModelInfo(
     response->set_vocabulary_size(model->vocabulary_size());
     response->set_dtype(model->dtype());
     response->set_parameters(model->parameters());
-    response->set_tokenizer_fingerprint(model->tokenizer_fingerprint());
+    if (const auto tokenizer = environment_.tokenizer->identity(); tokenizer != nullptr) {
+      response->set_tokenizer_fingerprint(tokenizer->fingerprint);
+    }
     *response->mutable_end_token_ids() = model->end_token_ids();
     for (const std::string_view name : NotImplemented()) {
       response->add_not_implemented(std::string(name));

@@ -137,9 +137,9 @@ void TokenizerClient::FetchDecoder(const std::shared_ptr<Replica>& replica) {
   replica->stub->async()->GetDecoder(
       &call->context, &call->request, &call->response,
       [self = shared_from_this(), replica, call](const grpc::Status& status) {
-        absl::StatusOr<DecoderSpec> spec = FromGrpc(status);
-        if (status.ok()) spec = DecoderSpecFromProto(call->response.decoder());
-        self->OnDecoder(call->request.fingerprint(), std::move(spec));
+        self->OnDecoder(call->request.fingerprint(),
+                        status.ok() ? DecoderSpecFromProto(call->response.decoder())
+                                    : absl::StatusOr<DecoderSpec>(FromGrpc(status)));
       });
 }
 
