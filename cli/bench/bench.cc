@@ -56,7 +56,10 @@ void AddForward(CLI::App& bench, Runner& run, const std::string& name, const std
       ->add_option("--preset", options->preset, "Preset with random weights: base, large, 1.3B, …")
       ->excludes(model)
       ->capture_default_str();
-  command->add_flag("--random-weights", "Presets always have random weights")->excludes(model);
+  command
+      ->add_flag_callback(
+          "--random-weights", [] {}, "Presets always have random weights")
+      ->excludes(model);
   command->add_option("--dtype", options->dtype, "auto, fp32 or bf16")
       ->check(CLI::IsMember({"auto", "fp32", "bf16"}))
       ->capture_default_str();

@@ -1,6 +1,7 @@
 // See load_client.h.
 #include "cli/bench/load_client.h"
 
+#include <grpcpp/channel.h>
 #include <grpcpp/client_context.h>
 #include <grpcpp/completion_queue.h>
 #include <grpcpp/support/async_stream.h>

@@ -47,7 +47,7 @@ __attribute__((target("avx512f,avx512bw,avx512vl,avx512bf16"))) double DotBf16(f
   for (int i = 0; i < kIterations; ++i) {
     for (__m512& sum : sums) sum = _mm512_dpbf16_ps(sum, x, x);
   }
-  for (const __m512& sum : sums) *sink += _mm512_reduce_add_ps(sum);
+  for (const __m512& sum : sums) *sink += _mm512_cvtss_f32(sum);
   return 64.0 * kSums * kIterations;
 }
 
@@ -57,7 +57,7 @@ __attribute__((target("avx512f"))) double Fma512(float* sink) {
   for (int i = 0; i < kIterations; ++i) {
     for (__m512& sum : sums) sum = _mm512_fmadd_ps(x, x, sum);
   }
-  for (const __m512& sum : sums) *sink += _mm512_reduce_add_ps(sum);
+  for (const __m512& sum : sums) *sink += _mm512_cvtss_f32(sum);
   return 32.0 * kSums * kIterations;
 }
 

@@ -11,6 +11,7 @@
 #include "common/status/status.h"
 #include "common/threading/thread_pool.h"
 #include "tokenizer_svc/core/stream_decoder.h"
+#include "tokenizer_svc/core/tokenizer.h"
 
 namespace hanlin::cli {
 namespace {

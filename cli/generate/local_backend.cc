@@ -8,6 +8,7 @@
 #include "common/status/status.h"
 #include "gateway/relay.h"
 #include "tokenizer_svc/core/stream_decoder.h"
+#include "tokenizer_svc/core/tokenizer.h"
 #include "worker/engine/local.h"
 #include "worker/service/wire.h"
 

@@ -1,4 +1,5 @@
 // Generation by a server over gRPC; see backend.h.
+#include <grpcpp/channel.h>
 #include <grpcpp/client_context.h>
 
 #include <mutex>

@@ -8,6 +8,7 @@
 #include "common/io/data_dir.h"
 #include "common/status/status.h"
 #include "tokenizer_svc/core/loader.h"
+#include "worker/engine/local.h"
 
 namespace hanlin::cli {
 

@@ -7,12 +7,15 @@
 #include <string>
 
 #include "absl/status/statusor.h"
-#include "tokenizer_svc/core/tokenizer.h"
-#include "worker/engine/local.h"
 
 namespace CLI {
 class App;
 }
+
+namespace hanlin {
+class LocalModel;
+class Tokenizer;
+}  // namespace hanlin
 
 namespace hanlin::cli {
 

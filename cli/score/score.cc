@@ -10,6 +10,8 @@
 #include "cli/output/json.h"
 #include "common/flags/flags.h"
 #include "common/status/status.h"
+#include "tokenizer_svc/core/tokenizer.h"
+#include "worker/engine/local.h"
 
 namespace hanlin::cli {
 namespace {

@@ -119,7 +119,7 @@ void AddServe(CLI::App& app, Runner& run) {
   serve->add_option("--kv-memory", options->kv_memory,
                     "KV cache of a group, e.g. 2GiB (default: from the memory that is there)");
   serve->add_option("--max-queue", options->max_queue,
-                    "Requests that may wait before more are refused");
+                    "Requests taken in at once before more are refused");
   serve->add_option("--max-queue-tokens", options->max_queue_tokens,
                     "Prompt tokens that may wait before more are refused");
   serve->add_option("--address", options->address, "HOST:PORT to serve on; port 0 picks one")

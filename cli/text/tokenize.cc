@@ -12,6 +12,7 @@
 #include "common/flags/flags.h"
 #include "common/status/status.h"
 #include "tokenizer_svc/core/stream_decoder.h"
+#include "tokenizer_svc/core/tokenizer.h"
 
 namespace hanlin::cli {
 namespace {

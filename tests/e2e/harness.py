@@ -104,6 +104,7 @@ class Server:
         for thread in self._threads:
             thread.start()
         self._channel = None
+        self._run_directory = None
         if ready:
             self.wait_ready()
 
@@ -159,16 +160,11 @@ class Server:
 
     # What it consists of.
 
-    def events(self):
-        """The log lines that are JSON objects."""
-        for line in list(self.log):
-            with contextlib.suppress(json.JSONDecodeError):
-                event = json.loads(line)
-                if isinstance(event, dict):
-                    yield event
-
     def run_directory(self):
-        return pathlib.Path(next(e["run_directory"] for e in self.events() if "run_directory" in e))
+        if self._run_directory is None:
+            command = next(iter(self.children("hanlin-gateway").values()))
+            self._run_directory = pathlib.Path(command[command.index("--tokenizer") + 1].removeprefix("unix:")).parent
+        return self._run_directory
 
     def children(self, name):
         """{pid: command line} of the living children that run the binary `name`."""

@@ -67,11 +67,12 @@ class LifecycleTest(Case):
 
     def test_no_process_outlives_a_killed_supervisor(self):
         server = Server()
+        directory = server.run_directory()
         children = [pid for pid, (parent, _) in processes().items() if parent == server.process.pid]
         self.assertEqual(len(children), 3)
         server.kill()
         wait_until(lambda: not set(children) & set(processes()), "the children end", 10)
-        shutil.rmtree(server.run_directory(), ignore_errors=True)
+        shutil.rmtree(directory, ignore_errors=True)
         server.wait()
 
     def test_overload_is_refused_with_a_time_to_come_back(self):
