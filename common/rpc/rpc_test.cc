@@ -89,6 +89,7 @@ TEST(ShutdownSignalDeathTest, SecondSignalEndsTheProcess) {
         ShutdownSignal shutdown;
         kill(getpid(), SIGTERM);
         shutdown.Wait();
+        absl::SleepFor(absl::Milliseconds(300));
         kill(getpid(), SIGINT);
         sleep(10);
       },

@@ -1,6 +1,7 @@
 // SIGTERM and SIGINT as events. Make one ShutdownSignal first in main, before any thread: it blocks
 // both signals for the whole process and waits for them on a thread of its own. The first asks for
-// a drain; the second ends the process at once with exit code 1. Thread-safe.
+// a drain; one that comes 200 ms later or more ends the process at once with exit code 1.
+// Thread-safe.
 #ifndef HANLIN_COMMON_RPC_SHUTDOWN_H_
 #define HANLIN_COMMON_RPC_SHUTDOWN_H_
 
