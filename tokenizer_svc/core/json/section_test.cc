@@ -1,5 +1,5 @@
-// The rules of every section by example (expected values are those of Hugging Face's tokenizers
-// 0.23), and files that are no tokenizer: each is refused with the place and the name.
+// The rules of every section by small examples, worked out by hand from the rules of Hugging Face's
+// tokenizers, and files that are no tokenizer: each is refused with the place and the name.
 #include <string>
 
 #include "common/testing/testing.h"
