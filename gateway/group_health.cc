@@ -14,7 +14,7 @@ void GroupHealth::BackOff(absl::Time now) {
 
 void GroupHealth::OnInfoFailed(const absl::Status& why, absl::Time now) {
   state_ = State::kConnecting;
-  reason_ = fmt::format("not reachable: {}", Message(why));
+  reason_ = Message(why);
   BackOff(now);
 }
 

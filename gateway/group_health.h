@@ -35,7 +35,7 @@ class GroupHealth {
   explicit GroupHealth(const Options& options) : options_(options) {}
 
   // Facts, in the order they happen.
-  void OnInfoFailed(const absl::Status& why, absl::Time now);   // Not reachable: back-off.
+  void OnInfoFailed(const absl::Status& why, absl::Time now);   // Or not usable yet: back-off.
   void OnInfoRefused(const absl::Status& why, absl::Time now);  // Another model or tokenizer.
   void OnSessionOpening(absl::Time now);
   void OnMessage(const v1::WorkerLoad* load, absl::Time now);  // load: null when it has none.

@@ -165,8 +165,8 @@ void WorkerGroup::AskInfo() {
 }
 
 void WorkerGroup::OnInfo(const absl::Status& status, const v1::GetWorkerInfoResponse& info) {
-  absl::Status fit = status;
-  if (status.ok()) fit = options_.check(info);
+  const absl::Status fit =
+      status.ok() ? options_.check(info) : Annotate(status, "it is not reachable");
   absl::MutexLock lock(&mutex_);
   info_call_ = nullptr;
   if (closed_ || retired_) return;
