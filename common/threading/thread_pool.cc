@@ -1,3 +1,5 @@
+// Workers wait on a generation counter, the caller on the number of workers still running; both
+// spin, then sleep.
 #include "common/threading/thread_pool.h"
 
 #include <algorithm>

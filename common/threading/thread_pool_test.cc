@@ -1,3 +1,4 @@
+// Loops, barriers and sleeping workers, also with more threads than processors.
 #include "common/threading/thread_pool.h"
 
 #include <gtest/gtest.h>

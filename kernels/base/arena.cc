@@ -1,3 +1,4 @@
+// mmap without reservation of swap, aligned to huge pages.
 #include "kernels/base/arena.h"
 
 #include <sys/mman.h>

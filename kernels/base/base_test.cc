@@ -1,3 +1,4 @@
+// bf16 rounding, instruction sets, arenas.
 #include <gtest/gtest.h>
 
 #include <cmath>

@@ -1,3 +1,4 @@
+// Asks the processor once; the environment can choose a lower instruction set.
 #include "kernels/base/isa.h"
 
 #include <atomic>

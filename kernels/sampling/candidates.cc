@@ -1,3 +1,4 @@
+// Selection through the maxima of groups: only groups that reach the bound are looked at.
 #include "kernels/sampling/candidates.h"
 
 #include <algorithm>

@@ -1,3 +1,4 @@
+// The scalar generator, and the noise of a single id through the vector code that draws use.
 #include "kernels/sampling/philox.h"
 
 #include "kernels/base/isa.h"

@@ -1,3 +1,4 @@
+// Random123's known answers, and the noise against a scalar copy of its definition bit by bit.
 #include "kernels/sampling/philox.h"
 
 #include <gtest/gtest.h>

@@ -1,3 +1,5 @@
+// The steps of sampling.h in their order; vector loops are in sampling_simd.cc, selection in
+// candidates.cc.
 #include "kernels/sampling/sampling.h"
 
 #include <algorithm>

@@ -1,3 +1,4 @@
+// Filters against a full sort, draws against their definition, frequencies against probabilities.
 #include "kernels/sampling/sampling.h"
 
 #include <gtest/gtest.h>

@@ -1,3 +1,5 @@
+// Cuts segments into tiles of rows and shares (tile, head) pairs out by cost; attention_simd.cc
+// does the work.
 #include "kernels/attention/cpu/attention.h"
 
 #include <algorithm>

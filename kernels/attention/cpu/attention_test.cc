@@ -1,3 +1,5 @@
+// Attention against a reference in double, and its independence of chunks, paging and neighbours
+// bit by bit.
 #include "kernels/attention/cpu/attention.h"
 
 #include <gtest/gtest.h>

@@ -1,3 +1,4 @@
+// One unpacked row of the table per token: a strided read, short next to one linear layer.
 #include "kernels/embed/cpu/embed.h"
 
 #include <algorithm>

@@ -1,3 +1,4 @@
+// Embedding of whole vocabularies and of shards, exactly.
 #include "kernels/embed/cpu/embed.h"
 
 #include <gtest/gtest.h>

@@ -1,3 +1,4 @@
+// Chooses the micro-kernel and hands each thread its panels; linear_simd.cc does the work.
 #include "kernels/gemm/cpu/linear.h"
 
 #include "kernels/base/isa.h"

@@ -1,6 +1,5 @@
-// Decode and prefill of the base shape (12 layers, width 768, vocabulary 25600): GB/s against the
-// rate at which the same threads sum the same packed buffer, GFLOP/s against the peak of the
-// multiply-add units seen in a register-only loop.
+// Decode and prefill of the base shape (12 layers, width 768, vocabulary 25600): GB/s, also as a
+// share of the rate at which the same threads sum the same packed buffer, and GFLOP/s.
 #include <benchmark/benchmark.h>
 
 #include <cstring>

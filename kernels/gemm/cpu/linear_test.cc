@@ -1,3 +1,4 @@
+// The linear layer against a reference in double, and its independence of the batch bit by bit.
 #include "kernels/gemm/cpu/linear.h"
 
 #include <gtest/gtest.h>

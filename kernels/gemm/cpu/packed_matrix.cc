@@ -1,3 +1,4 @@
+// The address of an element in the packed layout, and the loops that fill and read it.
 #include "kernels/gemm/cpu/packed_matrix.h"
 
 #include <algorithm>

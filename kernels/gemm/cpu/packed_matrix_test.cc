@@ -1,3 +1,4 @@
+// The packed layout element by element, and all ways of filling it.
 #include "kernels/gemm/cpu/packed_matrix.h"
 
 #include <gtest/gtest.h>

@@ -1,3 +1,4 @@
+// Spreads rows over the pool; norm_simd.cc does the work.
 #include "kernels/norm/cpu/layer_norm.h"
 
 #include "kernels/base/isa.h"

@@ -1,3 +1,4 @@
+// LayerNorm against a reference in double, residual addition and conversion exactly.
 #include "kernels/norm/cpu/layer_norm.h"
 
 #include <gtest/gtest.h>
