@@ -1,10 +1,8 @@
-// Picks the copy of a kernel table that fits ActiveIsa(). A family declares its table once:
-//   HANLIN_DECLARE_KERNELS(LinearKernels, kLinearKernels);      // the constant of every simd_*
-//   namespace const LinearKernels& kernels = HANLIN_ACTIVE_KERNELS(kLinearKernels);
-// and its source, compiled once per instruction set by hanlin_kernels() of kernels/CMakeLists.txt,
-// defines
-//   extern const LinearKernels kLinearKernels = {...};          // inside namespace
-//   hanlin::HANLIN_SIMD_NAMESPACE
+// Picks the copy of a kernel table that fits ActiveIsa(). A family declares its table once,
+//   HANLIN_DECLARE_KERNELS(LinearKernels, kLinearKernels)
+// its source, compiled once per instruction set by hanlin_kernels() of kernels/CMakeLists.txt,
+// defines the constant in namespace hanlin::HANLIN_SIMD_NAMESPACE, and the caller asks for it:
+//   const LinearKernels& kernels = HANLIN_ACTIVE_KERNELS(kLinearKernels);
 #ifndef HANLIN_KERNELS_BASE_DISPATCH_H_
 #define HANLIN_KERNELS_BASE_DISPATCH_H_
 
