@@ -89,7 +89,9 @@ class LocalBackend final : public Backend {
   std::string EchoText(const v1::StreamGenerateRequest& request) const {
     if (!request.parameters().echo()) return "";
     if (request.prompt().has_text()) return request.prompt().text();
-    return StreamDecoder::Decode(*tokenizer_->decoder_spec(), request.prompt().token_ids().ids());
+    const auto& ids = request.prompt().token_ids().ids();
+    return StreamDecoder::Decode(*tokenizer_->decoder_spec(),
+                                 {ids.data(), static_cast<size_t>(ids.size())});
   }
 
   absl::Status Run(const v1::StreamGenerateRequest& request, const v1::WorkerRequest& start,
