@@ -49,6 +49,7 @@ double SumRate(const Arena& arena, ThreadPool& pool) {
       const auto* p = reinterpret_cast<const Vector*>(arena.data());
       int64_t i = begin;
       for (; i + 8 <= end; i += 8) {
+        for (int j = 0; j < 8; ++j) __builtin_prefetch(p + i + j + 64);
         for (int j = 0; j < 8; ++j) sums[j] += p[i + j];
       }
       for (int j = 1; j < 8; ++j) sums[0] += sums[j];
