@@ -117,6 +117,9 @@ class Worker {
 
   absl::Status Run() {
     RETURN_IF_ERROR(CheckFlags(flags_));
+    if (!flags_.kv_memory.empty()) {
+      ASSIGN_OR_RETURN(kv_bytes_, ParseSize(flags_.kv_memory));
+    }
     ASSIGN_OR_RETURN(type_, ParseComputeType(flags_.dtype, /*scoring=*/false));
     ASSIGN_OR_RETURN(metrics_server_, MetricsServer::Create(flags_.metrics_address));
     if (flags_.device == "cpu") RETURN_IF_ERROR(LoadRank());
@@ -138,11 +141,9 @@ class Worker {
                                .rank = flags_.rank,
                                .tp = flags_.tp,
                                .leader_address = flags_.leader,
+                               .kv_memory = kv_bytes_,
                                .max_running = flags_.max_running,
                                .threads = flags_.threads};
-    if (!flags_.kv_memory.empty()) {
-      ASSIGN_OR_RETURN(options.kv_memory, ParseSize(flags_.kv_memory));
-    }
     options.progress = [this](double part) { ReportProgress(fmt::format("{:.0f} %", 100 * part)); };
     options.message = [this](std::string_view message) { ReportProgress(message); };
     ASSIGN_OR_RETURN(rank_, ModelRank::Create(std::move(options)));
@@ -244,6 +245,7 @@ class Worker {
   const Flags flags_;
   ShutdownSignal& shutdown_;
   ComputeType type_ = ComputeType::kFloat32;
+  std::optional<uint64_t> kv_bytes_;
   int32_t block_tokens_ = 0;
   absl::Time last_progress_ = absl::Now();
   // Destroyed from the end.

@@ -308,11 +308,16 @@ TEST_F(ServiceTest, AReaderThatLagsLosesNothingAndHoldsNobodyUp) {
 TEST_F(ServiceTest, AReaderThatTakesNothingIsDropped) {
   Serve({}, {}, {.write_timeout = absl::Milliseconds(200)});
   Client stuck(stub_.get());
-  // Enough to fill the buffers of the connection, which nobody empties.
-  for (uint64_t id = 0; id < 200; ++id) {
+  // Tens of megabytes: more than the buffers of the connection, which nobody empties.
+  for (uint64_t id = 0; id < 1000; ++id) {
     stuck.Start(id, 3, 500, [](v1::WorkerRequest& r) { r.set_logprobs(20); });
   }
+  for (int i = 0; i < 500 && engine_->load().steps == 0; ++i)
+    absl::SleepFor(absl::Milliseconds(10));
+  ASSERT_GT(engine_->load().steps, 0u);
   ExpectNothingRuns();
+  EXPECT_EQ(stuck.WaitForEnd().error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
+  EXPECT_LT(stuck.last.size(), 1000u) << "the reader was not slow enough to be dropped";
 }
 
 TEST_F(ServiceTest, AFailedGroupEndsItsRequestsAndSessionsWithUnavailable) {
