@@ -26,7 +26,7 @@ TEST(RooflineTest, MoreThanNothingIsMeasured) {
   alignas(64) static std::byte buffer[1 << 16] = {};
   EXPECT_GT(MeasureReadRate(buffer, sizeof buffer, pool), 1e6);
   const auto peak = MeasurePeakFlops(ComputeType::kFloat32, pool);
-  if (peak.has_value()) EXPECT_GT(*peak, 1e9);
+  EXPECT_GT(peak.value_or(1e10), 1e9);
 }
 
 class ForwardBenchTest : public ::testing::TestWithParam<std::string> {};
@@ -50,7 +50,7 @@ TEST_P(ForwardBenchTest, ReportsRatesAndTheirShare) {
 }
 INSTANTIATE_TEST_SUITE_P(Types, ForwardBenchTest, ::testing::Values("fp32", "bf16"));
 
-TEST(ForwardBenchTest, RefusesWhatDoesNotFit) {
+TEST(BenchOptionsTest, WhatDoesNotFitIsRefused) {
   EXPECT_THAT(BenchDecode({.preset = "tiny"}),
               StatusIs(absl::StatusCode::kNotFound, HasSubstr("tiny")));
   EXPECT_THAT(BenchDecode({.batch = 0}),

@@ -57,6 +57,7 @@ void AddSamplingFlags(CLI::App& command, GenerateFlags& flags) {
       .add_option_function<uint64_t>(
           "--seed", [=](const uint64_t& v) { sampling->set_seed(v); },
           "Same seed, same text; else one is drawn")
+      ->check(CLI::NonNegativeNumber)
       ->type_name("UINT")
       ->group(group);
 }

@@ -37,11 +37,10 @@ Progress::~Progress() {
 void Progress::Update(double fraction) {
   const Clock::time_point now = Clock::now();
   if (now < next_) return;
-  if (terminal_) {
-    fmt::print(stream_, "\r{}", ProgressBar(label_, fraction, 40));
-  } else {
-    fmt::print(stream_, "{} {:.0f} %\n", label_, std::clamp(fraction, 0.0, 1.0) * 100);
-  }
+  const std::string text =
+      terminal_ ? fmt::format("\r{}", ProgressBar(label_, fraction, 40))
+                : fmt::format("{} {:.0f} %\n", label_, std::clamp(fraction, 0.0, 1.0) * 100);
+  fputs(text.c_str(), stream_);
   fflush(stream_);
   drawn_ = true;
   next_ = now + (terminal_ ? kRedraw : kLine);

@@ -4,9 +4,9 @@
 #include <algorithm>
 #include <cstdio>
 #include <memory>
-#include <nlohmann/json.hpp>
 
 #include "cli/command.h"
+#include "cli/output/json.h"
 #include "cli/serve/plan.h"
 #include "cli/serve/run_directory.h"
 #include "cli/serve/supervisor.h"
@@ -22,16 +22,21 @@
 namespace hanlin::cli {
 namespace {
 
+// Writes a line and ignores a reader that is gone: the service goes on without its log.
+void WriteLine(FILE* stream, const std::string& line) {
+  std::fwrite(line.data(), 1, line.size(), stream);
+  std::fputc('\n', stream);
+  std::fflush(stream);
+}
+
 // A child's log line goes out as it is when it is JSON, else behind the child's name.
 void PassOn(bool json, std::string_view process, std::string_view line) {
   if (json && !line.starts_with('{')) {
-    const nlohmann::ordered_json wrapped = {{"process", process}, {"event", line}};
-    fmt::print(stderr, "{}\n",
-               wrapped.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
+    WriteLine(stderr, ToLine({{"process", process}, {"event", line}}));
   } else if (json) {
-    fmt::print(stderr, "{}\n", line);
+    WriteLine(stderr, std::string(line));
   } else {
-    fmt::print(stderr, "[{}] {}\n", process, line);
+    WriteLine(stderr, fmt::format("[{}] {}", process, line));
   }
 }
 
@@ -72,24 +77,21 @@ absl::StatusOr<int> Serve(ServeOptions options) {
   ASSIGN_OR_RETURN(std::vector<UnitPlan> units, PlanServe(options, places));
 
   const bool json = options.log_format == "json";
-  ASSIGN_OR_RETURN(const auto supervisor,
-                   Supervisor::Create(
-                       {.units = std::move(units),
-                        .on_ready =
-                            [](const std::string& address) {
-                              fmt::print("ready {}\n", address);
-                              std::fflush(stdout);
-                            },
-                        .on_line = [json](const std::string& process,
-                                          std::string_view line) { PassOn(json, process, line); },
-                        .stop_timeout = std::chrono::seconds(options.drain_timeout_seconds + 10)}));
+  ASSIGN_OR_RETURN(
+      const auto supervisor,
+      Supervisor::Create(
+          {.units = std::move(units),
+           .on_ready = [](const std::string& address) { WriteLine(stdout, "ready " + address); },
+           .on_line = [json](const std::string& process,
+                             std::string_view line) { PassOn(json, process, line); },
+           .stop_timeout = std::chrono::seconds(options.drain_timeout_seconds + 10)}));
   Log(LogLevel::kInfo, "starting",
       {{"model", options.model},
        {"groups", options.groups},
        {"tp", options.tp},
        {"run_directory", places.run_directory}});
   const int code = supervisor->Run();
-  if (!supervisor->error().empty()) fmt::print(stderr, "hanlin serve: {}\n", supervisor->error());
+  if (!supervisor->error().empty()) WriteLine(stderr, "hanlin serve: " + supervisor->error());
   return code;
 }
 

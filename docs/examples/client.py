@@ -3,7 +3,7 @@
 
     python3 docs/examples/client.py 127.0.0.1:8080 ['《静夜思》李白']
 
-Needs Debian's python3-grpcio and python3-grpc-tools. The stubs are made from protos/ on the fly; a real client makes
+Needs Debian's python3-grpcio and protobuf-compiler-grpc. The stubs are made from protos/ on the fly; a real client makes
 them once, at build time.
 """
 import pathlib
@@ -20,8 +20,9 @@ def make_stubs():
     """Compiles the API's protos into a temporary folder and puts it on the module path."""
     folder = tempfile.mkdtemp(prefix="hanlin-stubs-")
     subprocess.run(
-        [sys.executable, "-m", "grpc_tools.protoc", f"-I{PROTOS}", f"--python_out={folder}",
-         f"--grpc_python_out={folder}", "hanlin/v1/sampling.proto", "hanlin/v1/text_generation.proto"],
+        ["protoc", f"-I{PROTOS}", "--plugin=protoc-gen-grpc=/usr/bin/grpc_python_plugin",
+         f"--python_out={folder}", f"--grpc_out={folder}",
+         "hanlin/v1/sampling.proto", "hanlin/v1/text_generation.proto"],
         check=True)
     sys.path.insert(0, folder)
 
