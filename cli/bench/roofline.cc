@@ -18,6 +18,7 @@ constexpr int kPasses = 8;
 // Independent sums, enough to fill the pipelines of two multiply-add units.
 constexpr int kSums = 16;
 constexpr int kIterations = 1 << 20;
+constexpr int64_t kPrefetchLines = 64;
 
 double Seconds(Clock::time_point since) {
   return std::chrono::duration<double>(Clock::now() - since).count();
@@ -30,6 +31,8 @@ __attribute__((target_clones("avx512f", "avx2", "default"))) uint64_t Sum(const 
   Line sums[8] = {};
   int64_t i = 0;
   for (; i + 8 <= count; i += 8) {
+    // As far ahead as the kernels do: without it one thread does not fill the memory's pipeline.
+    for (int j = 0; j < 8; ++j) __builtin_prefetch(lines + i + j + kPrefetchLines);
     for (int j = 0; j < 8; ++j) sums[j] += lines[i + j];
   }
   for (; i < count; ++i) sums[0] += lines[i];
@@ -42,7 +45,9 @@ __attribute__((target_clones("avx512f", "avx2", "default"))) uint64_t Sum(const 
 
 // Each returns the operations done. The result goes to `sink`, so that the loop stays.
 __attribute__((target("avx512f,avx512bw,avx512vl,avx512bf16"))) double DotBf16(float* sink) {
-  const __m512bh x = (__m512bh)_mm512_set1_epi32(0x3f803f80);  // ones
+  __m512i ones = _mm512_set1_epi32(0x3f803f80);
+  asm volatile("" : "+v"(ones));  // or the compiler turns products by one into sums
+  const __m512bh x = (__m512bh)ones;
   __m512 sums[kSums] = {};
   for (int i = 0; i < kIterations; ++i) {
     for (__m512& sum : sums) sum = _mm512_dpbf16_ps(sum, x, x);
@@ -52,7 +57,8 @@ __attribute__((target("avx512f,avx512bw,avx512vl,avx512bf16"))) double DotBf16(f
 }
 
 __attribute__((target("avx512f"))) double Fma512(float* sink) {
-  const __m512 x = _mm512_set1_ps(1.0f);
+  __m512 x = _mm512_set1_ps(1.0f);
+  asm volatile("" : "+v"(x));
   __m512 sums[kSums] = {};
   for (int i = 0; i < kIterations; ++i) {
     for (__m512& sum : sums) sum = _mm512_fmadd_ps(x, x, sum);
@@ -63,7 +69,8 @@ __attribute__((target("avx512f"))) double Fma512(float* sink) {
 
 __attribute__((target("avx2,fma"))) double Fma256(float* sink) {
   constexpr int kYmmSums = 12;  // of 16 registers
-  const __m256 x = _mm256_set1_ps(1.0f);
+  __m256 x = _mm256_set1_ps(1.0f);
+  asm volatile("" : "+x"(x));
   __m256 sums[kYmmSums] = {};
   for (int i = 0; i < kIterations; ++i) {
     for (__m256& sum : sums) sum = _mm256_fmadd_ps(x, x, sum);

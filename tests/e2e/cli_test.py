@@ -60,13 +60,15 @@ class CommandLineTest(Case):
 
     def test_generate_equals_the_reference_implementation(self):
         case = greedy_cases()[0]
-        result, = self.json_of("generate", "--prompt", case["text"], "--greedy", "--dtype", "fp32")
+        result, = self.json_of("generate", "--prompt", case["text"], "--greedy", "--dtype", "fp32",
+                                "--max-tokens", len(case["greedy"]))
         self.assertEqual(result["prompt_ids"], case["ids"])
         self.assertEqual(result["ids"], case["greedy"][:len(result["ids"])])
         self.assertEqual(result["usage"]["completion_tokens"], len(result["ids"]))
         self.assertEqual(result["usage"]["prompt_tokens"], len(case["ids"]))
         self.assertIn(result["finish_reason"], ("end_token", "length"))
-        by_ids, = self.json_of("generate", "--ids", ",".join(map(str, case["ids"])), "--greedy", "--dtype", "fp32")
+        by_ids, = self.json_of("generate", "--ids", ",".join(map(str, case["ids"])), "--greedy", "--dtype", "fp32",
+                                "--max-tokens", len(case["greedy"]))
         self.assertEqual(by_ids["text"], result["text"])
 
     def test_streamed_lines_add_up_to_the_whole(self):

@@ -228,7 +228,7 @@ def collect(stream):
 class Case(unittest.TestCase):
     """With an assertion on gRPC errors."""
 
-    def assert_code(self, code, call, pattern=""):
+    def assert_code(self, code, call, pattern="."):
         """The error of `call` (a function that makes the call and reads it to its end)."""
         with self.assertRaises(grpc.RpcError) as caught:
             call()

@@ -104,7 +104,7 @@ class LifecycleTest(Case):
         with Server("--tp", "2", "--dtype", "fp32") as server:
             self.assertEqual(len(server.children("hanlin-worker")), 2)
             for case in cases:
-                choice = server.generate(case["text"], greedy=True)[0]
+                choice = server.generate(case["text"], greedy=True, max_new_tokens=len(case["greedy"]))[0]
                 self.assertEqual(list(choice.ids), case["greedy"][:len(choice.ids)])
             # A rank dies: the group ends as one and starts again.
             before = set(server.children("hanlin-worker"))
@@ -118,7 +118,7 @@ class LifecycleTest(Case):
 
             def serves():
                 try:
-                    return server.generate(cases[0]["text"], greedy=True)
+                    return server.generate(cases[0]["text"], greedy=True, max_new_tokens=10)
                 except grpc.RpcError:
                     return False
             choice = wait_until(serves, "the new group serves")[0]
