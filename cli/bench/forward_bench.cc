@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <functional>
 
 #include "cli/bench/roofline.h"
 #include "cli/output/progress.h"
@@ -17,6 +18,18 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr int kWarmUpSteps = 2;
+
+double Median(std::vector<double> values) {
+  std::nth_element(values.begin(), values.begin() + values.size() / 2, values.end());
+  return values[values.size() / 2];
+}
+
+// Medians over the steps.
+struct Measured {
+  double seconds;  // of a step
+  double roof;     // what the machine reached beside it
+  double share;    // of that
+};
 
 // A model and `batch` sequences of `context` tokens; the next token of each is to come.
 class Bench {
@@ -33,23 +46,28 @@ class Bench {
   // One token behind them.
   absl::Status Decode() { return RunStep(options_.context, 1); }
 
-  // Runs `step` until the time is over; the median of its seconds.
-  absl::StatusOr<double> Median(absl::Status (Bench::*step)()) {
+  // Runs `step` and `roof`, which returns what the machine reaches, in turn until the time is over.
+  // `work`: bytes or operations of a step.
+  absl::StatusOr<Measured> Measure(absl::Status (Bench::*step)(), double work,
+                                   const std::function<double()>& roof) {
     Progress progress("measuring");
-    std::vector<double> seconds;
+    std::vector<double> seconds, roofs, shares;
     const Clock::time_point start = Clock::now();
     double elapsed = 0;
-    for (int i = 0; i < kWarmUpSteps || elapsed < options_.seconds || seconds.empty(); ++i) {
+    for (int i = 0; elapsed < options_.seconds || seconds.empty(); ++i) {
       const Clock::time_point before = Clock::now();
       RETURN_IF_ERROR((this->*step)());
-      const Clock::time_point after = Clock::now();
-      if (i >= kWarmUpSteps)
-        seconds.push_back(std::chrono::duration<double>(after - before).count());
-      elapsed = std::chrono::duration<double>(after - start).count();
+      const double took = std::chrono::duration<double>(Clock::now() - before).count();
+      const double reached = roof();
+      if (i >= kWarmUpSteps) {
+        seconds.push_back(took);
+        roofs.push_back(reached);
+        shares.push_back(work / took / reached);
+      }
+      elapsed = std::chrono::duration<double>(Clock::now() - start).count();
       progress.Update(elapsed / options_.seconds);
     }
-    std::nth_element(seconds.begin(), seconds.begin() + seconds.size() / 2, seconds.end());
-    return seconds[seconds.size() / 2];
+    return Measured{Median(seconds), Median(roofs), Median(shares)};
   }
 
   Json Describe(std::string_view name) const {
@@ -146,38 +164,41 @@ class Bench {
 absl::StatusOr<Json> BenchDecode(const ForwardBenchOptions& options) {
   ASSIGN_OR_RETURN(const auto bench, Bench::Create(options));
   RETURN_IF_ERROR(bench->Prefill());
-  ASSIGN_OR_RETURN(const double seconds, bench->Median(&Bench::Decode));
   const Arena& arena = bench->weights().arena;
-  const double read_rate = MeasureReadRate(arena.data(), arena.used(), bench->pool());
   const double kv_bytes = 2.0 * options.batch * options.context * bench->config().num_layers *
                           bench->config().hidden_size * static_cast<double>(SizeOf(bench->type()));
-  const double rate = (bench->MatrixBytes() + kv_bytes) / seconds;
+  const double bytes = bench->MatrixBytes() + kv_bytes;
+  ASSIGN_OR_RETURN(const Measured measured, bench->Measure(&Bench::Decode, bytes, [&] {
+    return MeasureReadRate(arena.data(), arena.used(), bench->pool());
+  }));
   Json json = bench->Describe("decode");
-  json["milliseconds_per_step"] = seconds * 1e3;
-  json["tokens_per_second"] = options.batch / seconds;
-  json["bytes_per_step"] = bench->MatrixBytes() + kv_bytes;
-  json["gb_per_second"] = rate / 1e9;
-  json["read_gb_per_second"] = read_rate / 1e9;
-  json["share_of_read_rate"] = rate / read_rate;
+  json["milliseconds_per_step"] = measured.seconds * 1e3;
+  json["tokens_per_second"] = options.batch / measured.seconds;
+  json["bytes_per_step"] = bytes;
+  json["gb_per_second"] = bytes / measured.seconds / 1e9;
+  json["read_gb_per_second"] = measured.roof / 1e9;
+  json["share_of_read_rate"] = measured.share;
   return json;
 }
 
 absl::StatusOr<Json> BenchPrefill(const ForwardBenchOptions& options) {
   ASSIGN_OR_RETURN(const auto bench, Bench::Create(options));
-  ASSIGN_OR_RETURN(const double seconds, bench->Median(&Bench::Prefill));
-  const std::optional<double> peak = MeasurePeakFlops(bench->type(), bench->pool());
   const double tokens = static_cast<double>(options.batch) * options.context;
   // Causal attention: a token meets half of the context on average, in QKᵀ and in PV.
   const double attention =
       2.0 * tokens * options.context * bench->config().hidden_size * bench->config().num_layers;
   const double flops = 2.0 * tokens * bench->LayerElements() +
                        2.0 * options.batch * bench->EmbeddingElements() + attention;
+  ASSIGN_OR_RETURN(const Measured measured, bench->Measure(&Bench::Prefill, flops, [&] {
+    return MeasurePeakFlops(bench->type(), bench->pool()).value_or(0);
+  }));
+  const bool has_peak = measured.roof > 0;
   Json json = bench->Describe("prefill");
-  json["milliseconds_per_step"] = seconds * 1e3;
-  json["tokens_per_second"] = tokens / seconds;
-  json["gflop_per_second"] = flops / seconds / 1e9;
-  json["peak_gflop_per_second"] = peak.has_value() ? Json(*peak / 1e9) : Json(nullptr);
-  json["share_of_peak"] = peak.has_value() ? Json(flops / seconds / *peak) : Json(nullptr);
+  json["milliseconds_per_step"] = measured.seconds * 1e3;
+  json["tokens_per_second"] = tokens / measured.seconds;
+  json["gflop_per_second"] = flops / measured.seconds / 1e9;
+  json["peak_gflop_per_second"] = has_peak ? Json(measured.roof / 1e9) : Json(nullptr);
+  json["share_of_peak"] = has_peak ? Json(measured.share) : Json(nullptr);
   return json;
 }
 

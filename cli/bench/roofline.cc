@@ -3,7 +3,6 @@
 
 #include <immintrin.h>
 
-#include <algorithm>
 #include <atomic>
 #include <chrono>
 
@@ -14,10 +13,9 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr int kPasses = 8;
 // Independent sums, enough to fill the pipelines of two multiply-add units.
 constexpr int kSums = 16;
-constexpr int kIterations = 1 << 20;
+constexpr int kIterations = 1 << 18;
 constexpr int64_t kPrefetchLines = 64;
 
 double Seconds(Clock::time_point since) {
@@ -84,15 +82,11 @@ __attribute__((target("avx2,fma"))) double Fma256(float* sink) {
 double MeasureReadRate(const std::byte* data, size_t bytes, ThreadPool& pool) {
   const int64_t lines = static_cast<int64_t>(bytes / sizeof(Line));
   std::atomic<uint64_t> sink = 0;
-  double best = 0;
-  for (int pass = 0; pass < kPasses; ++pass) {
-    const Clock::time_point start = Clock::now();
-    pool.ParallelFor(lines, [&](int64_t begin, int64_t end, int) {
-      sink += Sum(reinterpret_cast<const Line*>(data) + begin, end - begin);
-    });
-    best = std::max(best, static_cast<double>(lines * sizeof(Line)) / Seconds(start));
-  }
-  return best;
+  const Clock::time_point start = Clock::now();
+  pool.ParallelFor(lines, [&](int64_t begin, int64_t end, int) {
+    sink += Sum(reinterpret_cast<const Line*>(data) + begin, end - begin);
+  });
+  return static_cast<double>(lines * sizeof(Line)) / Seconds(start);
 }
 
 std::optional<double> MeasurePeakFlops(ComputeType type, ThreadPool& pool) {
@@ -110,20 +104,16 @@ std::optional<double> MeasurePeakFlops(ComputeType type, ThreadPool& pool) {
     case Isa::kPortable:
       return std::nullopt;
   }
-  double best = 0;
-  for (int pass = 0; pass < kPasses; ++pass) {
-    std::atomic<double> operations = 0;
-    const Clock::time_point start = Clock::now();
-    pool.RunOnAll([&](int) {
-      volatile float sink;
-      float result = 0;
-      operations += loop(&result);
-      sink = result;
-      static_cast<void>(sink);
-    });
-    best = std::max(best, operations / Seconds(start));
-  }
-  return best;
+  std::atomic<double> operations = 0;
+  const Clock::time_point start = Clock::now();
+  pool.RunOnAll([&](int) {
+    volatile float sink;
+    float result = 0;
+    operations += loop(&result);
+    sink = result;
+    static_cast<void>(sink);
+  });
+  return operations / Seconds(start);
 }
 
 }  // namespace hanlin::cli

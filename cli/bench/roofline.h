@@ -12,8 +12,10 @@
 
 namespace hanlin::cli {
 
-// Bytes per second at which the pool's threads sum `bytes` at `data` (aligned to 64), the best of
-// several passes.
+// One pass each, a few milliseconds: the speed of a machine that others use too varies, so they are
+// taken in turn with the work and compared pair by pair.
+
+// Bytes per second at which the pool's threads sum `bytes` at `data` (aligned to 64).
 double MeasureReadRate(const std::byte* data, size_t bytes, ThreadPool& pool);
 
 // Floating-point operations per second (a multiply-add is two) of the units that the kernels use
