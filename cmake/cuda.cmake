@@ -1,0 +1,57 @@
+# CUDA is optional: with nvcc at hand HANLIN_CUDA is on and common/cuda and kernels/*/cuda are built for one
+# architecture; without it, or under a sanitizer, everything else builds unchanged. The runtime is linked statically,
+# so a binary needs only the driver. Device code sees neither abseil nor fmt: a .cu file exports launchers that return
+# cudaError_t, the .cc file beside it checks the parameters and speaks absl::Status.
+find_program(HANLIN_NVCC nvcc HINTS ENV CUDACXX ENV CUDA_PATH /usr/local/cuda PATH_SUFFIXES bin)
+if(HANLIN_NVCC AND NOT HANLIN_SANITIZE)
+  set(HANLIN_CUDA_DEFAULT ON)
+else()
+  set(HANLIN_CUDA_DEFAULT OFF)
+endif()
+option(HANLIN_CUDA "Build the CUDA kernels" ${HANLIN_CUDA_DEFAULT})
+set(HANLIN_CUDA_ARCHITECTURES 90a CACHE STRING "Compute capability that the kernels are compiled for")
+if(NOT HANLIN_CUDA)
+  return()
+endif()
+
+set(CMAKE_CUDA_COMPILER ${HANLIN_NVCC})
+set(CMAKE_CUDA_ARCHITECTURES ${HANLIN_CUDA_ARCHITECTURES}-real)
+set(CMAKE_CUDA_RUNTIME_LIBRARY None)  # CUDA::cudart_static is linked by name
+if(CMAKE_CXX_COMPILER_LAUNCHER)
+  set(CMAKE_CUDA_COMPILER_LAUNCHER ${CMAKE_CXX_COMPILER_LAUNCHER})
+endif()
+set(CMAKE_CUDA_STANDARD 17)  # CMake 3.25 knows no flag for 20; host code beside the kernels is C++20 as everywhere
+set(CMAKE_CUDA_STANDARD_REQUIRED ON)
+enable_language(CUDA)
+# Imported targets name /usr/include; given to nvcc as a system folder it hides math.h from <cmath>.
+list(APPEND CMAKE_CUDA_IMPLICIT_INCLUDE_DIRECTORIES /usr/include)
+find_package(CUDAToolkit REQUIRED)
+
+# The warnings of hanlin_options are the host compiler's; nvcc gets its own.
+get_target_property(HANLIN_HOST_OPTIONS hanlin_options INTERFACE_COMPILE_OPTIONS)
+set_target_properties(hanlin_options PROPERTIES INTERFACE_COMPILE_OPTIONS
+  "$<$<COMPILE_LANGUAGE:C,CXX>:${HANLIN_HOST_OPTIONS}>")
+set(HANLIN_CUDA_OPTIONS "$<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=-Wall,-Wextra>" "$<$<COMPILE_LANGUAGE:CUDA>:-Werror=all-warnings>")
+
+# hanlin_cuda_library / hanlin_cuda_test / hanlin_cuda_benchmark: NAME, SRCS (.cc and .cu), DEPS. A test runs its host
+# part everywhere and skips the rest, with a message, where there is no device.
+function(hanlin_cuda_library)
+  cmake_parse_arguments(A "" "NAME" "SRCS;DEPS" ${ARGN})
+  hanlin_library(NAME ${A_NAME} SRCS ${A_SRCS} DEPS ${A_DEPS} CUDA::cudart_static)
+  target_compile_options(${A_NAME} PRIVATE ${HANLIN_CUDA_OPTIONS})
+endfunction()
+
+function(hanlin_cuda_test)
+  cmake_parse_arguments(A "" "NAME" "SRCS;DEPS" ${ARGN})
+  hanlin_test(NAME ${A_NAME} SRCS ${A_SRCS} DEPS ${A_DEPS} LABELS gpu)
+endfunction()
+
+function(hanlin_cuda_benchmark)
+  cmake_parse_arguments(A "" "NAME" "SRCS;DEPS" ${ARGN})
+  hanlin_binary(NAME ${A_NAME} SRCS ${A_SRCS} DEPS ${A_DEPS})
+  set_target_properties(${A_NAME} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/benchmark)
+endfunction()
+
+foreach(folder common/cuda kernels/base/cuda kernels/gemv/cuda)
+  add_subdirectory(${folder})
+endforeach()

@@ -1,0 +1,74 @@
+// The PTX that the kernels use: mbarriers, bulk copies into shared memory, programmatic dependent
+// launch. Needs sm_90. A bulk copy wants 16-byte aligned addresses and a multiple of 16 bytes.
+#ifndef HANLIN_KERNELS_BASE_CUDA_PTX_CUH_
+#define HANLIN_KERNELS_BASE_CUDA_PTX_CUH_
+
+#include <cstdint>
+
+namespace hanlin::ptx {
+
+__device__ __forceinline__ uint32_t SharedAddress(const void* pointer) {
+  return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
+}
+
+__device__ __forceinline__ void BarrierInit(uint64_t* barrier, uint32_t arrivals) {
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(SharedAddress(barrier)),
+               "r"(arrivals)
+               : "memory");
+}
+
+// Makes initialised barriers visible to the copy engine.
+__device__ __forceinline__ void FenceBarrierInit() {
+  asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+}
+
+// Arrives and announces `bytes` of copies; the phase ends when they are all there.
+__device__ __forceinline__ void ArriveExpect(uint64_t* barrier, uint32_t bytes) {
+  asm volatile(
+      "mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(SharedAddress(barrier)),
+      "r"(bytes)
+      : "memory");
+}
+
+__device__ __forceinline__ void BarrierWait(uint64_t* barrier, uint32_t parity) {
+  asm volatile(
+      "{\n"
+      ".reg .pred done;\n"
+      "wait:\n"
+      "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
+      "@done bra end;\n"
+      "bra wait;\n"
+      "end:\n"
+      "}\n" ::"r"(SharedAddress(barrier)),
+      "r"(parity)
+      : "memory");
+}
+
+// Copies `bytes` that are read once: they leave L2 first.
+__device__ __forceinline__ void BulkCopyStreaming(void* shared, const void* global, uint32_t bytes,
+                                                  uint64_t* barrier) {
+  asm volatile(
+      "{\n"
+      ".reg .b64 policy;\n"
+      "createpolicy.fractional.L2::evict_first.b64 policy, 1.0;\n"
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint"
+      " [%0], [%1], %2, [%3], policy;\n"
+      "}\n" ::"r"(SharedAddress(shared)),
+      "l"(global), "r"(bytes), "r"(SharedAddress(barrier))
+      : "memory");
+}
+
+// Waits until the kernels before this one in the stream are complete. What runs ahead of it may
+// touch only memory that those kernels do not write.
+__device__ __forceinline__ void WaitForPrevious() {
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+}
+
+// Lets the next kernel of the stream start.
+__device__ __forceinline__ void StartNext() {
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+}
+
+}  // namespace hanlin::ptx
+
+#endif  // HANLIN_KERNELS_BASE_CUDA_PTX_CUH_

@@ -1,0 +1,311 @@
+// The kernel of gemv.h. A block owns a range of rows of W and cuts them into units (row, chunk);
+// warp w takes the units w, w + warps, ... Shared memory, in this order:
+//     x        bf16 [batch][k], rounded up to 128 bytes
+//     rings    [warps][slots][chunk] bf16, a slot rounded up to 128 bytes
+//     partial  float [units][batch]: a sum per unit, added up per row by the epilogue
+// Before the dependency wait: the first copies of every ring, the norm's parameters, bias. After
+// it: x.
+#include <cuda_bf16.h>
+
+#include "kernels/base/cuda/ptx.cuh"
+#include "kernels/gemv/cuda/gemv_params.h"
+
+namespace hanlin {
+namespace {
+
+constexpr int kWarps = 16;
+constexpr int kThreads = kWarps * 32;
+constexpr int kSlots = 2;
+constexpr int kNormVectors = 3;  // float4 of a row that one thread keeps in registers
+
+enum class Prologue { kCopy, kNormInRegisters, kNormReread };
+
+__device__ __forceinline__ float WarpSum(float value) {
+#pragma unroll
+  for (int offset = 16; offset > 0; offset >>= 1) {
+    value += __shfl_xor_sync(0xffffffffu, value, offset);
+  }
+  return value;
+}
+
+__device__ __forceinline__ float Low(uint32_t pair) { return __uint_as_float(pair << 16); }
+__device__ __forceinline__ float High(uint32_t pair) { return __uint_as_float(pair & 0xffff0000u); }
+
+// Sum over the block, one barrier; `scratch` [kWarps] must not be in use.
+__device__ __forceinline__ float BlockSum(float value, float* scratch) {
+  value = WarpSum(value);
+  if (threadIdx.x % 32 == 0) scratch[threadIdx.x / 32] = value;
+  __syncthreads();
+  float sum = 0.0f;
+#pragma unroll
+  for (int i = 0; i < kWarps; ++i) sum += scratch[i];
+  return sum;
+}
+
+__device__ __forceinline__ uint2 Normalized(float4 v, float mean, float scale, float4 g, float4 b) {
+  const __nv_bfloat162 low =
+      __floats2bfloat162_rn((v.x - mean) * scale * g.x + b.x, (v.y - mean) * scale * g.y + b.y);
+  const __nv_bfloat162 high =
+      __floats2bfloat162_rn((v.z - mean) * scale * g.z + b.z, (v.w - mean) * scale * g.w + b.w);
+  return {*reinterpret_cast<const uint32_t*>(&low), *reinterpret_cast<const uint32_t*>(&high)};
+}
+
+__device__ __forceinline__ float Sum(float4 v) { return (v.x + v.y) + (v.z + v.w); }
+__device__ __forceinline__ float SquaredDistance(float4 v, float mean) {
+  const float a = v.x - mean, b = v.y - mean, c = v.z - mean, d = v.w - mean;
+  return (a * a + b * b) + (c * c + d * d);
+}
+
+// The norm's parameters, fetched ahead of the wait.
+struct NormRegisters {
+  float4 weight[kNormVectors];
+  float4 bias[kNormVectors];
+};
+
+__device__ __forceinline__ void FetchNorm(const GemvParams& p, NormRegisters& norm) {
+#pragma unroll
+  for (int j = 0; j < kNormVectors; ++j) {
+    const int i = threadIdx.x + j * kThreads;
+    if (i < p.k / 4) {
+      norm.weight[j] = __ldg(reinterpret_cast<const float4*>(p.norm_weight) + i);
+      norm.bias[j] = __ldg(reinterpret_cast<const float4*>(p.norm_bias) + i);
+    }
+  }
+}
+
+// LayerNorm of row `row` into xs: mean, then squared distances, from registers.
+__device__ __forceinline__ void NormRow(const GemvParams& p, int row, const NormRegisters& norm,
+                                        float (*scratch)[kWarps], __nv_bfloat16* xs) {
+  const int vectors = static_cast<int>(p.k / 4);
+  const float4* x = static_cast<const float4*>(p.x) + static_cast<int64_t>(row) * vectors;
+  float4 v[kNormVectors];
+  float sum = 0.0f;
+#pragma unroll
+  for (int j = 0; j < kNormVectors; ++j) {
+    const int i = threadIdx.x + j * kThreads;
+    if (i < vectors) {
+      v[j] = __ldcg(x + i);
+      sum += Sum(v[j]);
+    }
+  }
+  const float mean = BlockSum(sum, scratch[0]) / p.k;
+  float squares = 0.0f;
+#pragma unroll
+  for (int j = 0; j < kNormVectors; ++j) {
+    if (threadIdx.x + j * kThreads < vectors) squares += SquaredDistance(v[j], mean);
+  }
+  const float scale = rsqrtf(BlockSum(squares, scratch[1]) / p.k + p.epsilon);
+#pragma unroll
+  for (int j = 0; j < kNormVectors; ++j) {
+    const int i = threadIdx.x + j * kThreads;
+    if (i < vectors) {
+      reinterpret_cast<uint2*>(xs)[i] = Normalized(v[j], mean, scale, norm.weight[j], norm.bias[j]);
+    }
+  }
+}
+
+// The same for rows of any width: x is read three times, from L2.
+__device__ __forceinline__ void NormWideRow(const GemvParams& p, int row, float (*scratch)[kWarps],
+                                            __nv_bfloat16* xs) {
+  const int vectors = static_cast<int>(p.k / 4);
+  const float4* x = static_cast<const float4*>(p.x) + static_cast<int64_t>(row) * vectors;
+  float sum = 0.0f;
+  for (int i = threadIdx.x; i < vectors; i += kThreads) sum += Sum(__ldcg(x + i));
+  const float mean = BlockSum(sum, scratch[0]) / p.k;
+  float squares = 0.0f;
+  for (int i = threadIdx.x; i < vectors; i += kThreads) {
+    squares += SquaredDistance(__ldcg(x + i), mean);
+  }
+  const float scale = rsqrtf(BlockSum(squares, scratch[1]) / p.k + p.epsilon);
+  for (int i = threadIdx.x; i < vectors; i += kThreads) {
+    reinterpret_cast<uint2*>(xs)[i] =
+        Normalized(__ldcg(x + i), mean, scale, reinterpret_cast<const float4*>(p.norm_weight)[i],
+                   reinterpret_cast<const float4*>(p.norm_bias)[i]);
+  }
+}
+
+// Adds the products of one chunk to acc, two accumulators a row: even and odd elements.
+template <int kBatch>
+__device__ __forceinline__ void MultiplyChunk(const uint4* w, const uint4* x, int vectors,
+                                              int x_stride, float (&acc)[kBatch][2]) {
+#pragma unroll 5
+  for (int j = threadIdx.x % 32; j < vectors; j += 32) {
+    const uint4 a = w[j];
+    const uint32_t aw[4] = {a.x, a.y, a.z, a.w};
+#pragma unroll
+    for (int b = 0; b < kBatch; ++b) {
+      const uint4 v = x[b * x_stride + j];
+      const uint32_t xw[4] = {v.x, v.y, v.z, v.w};
+#pragma unroll
+      for (int t = 0; t < 4; ++t) {
+        acc[b][0] = fmaf(Low(aw[t]), Low(xw[t]), acc[b][0]);
+        acc[b][1] = fmaf(High(aw[t]), High(xw[t]), acc[b][1]);
+      }
+    }
+  }
+}
+
+__device__ __forceinline__ void Finish(const GemvParams& p, int64_t at, float r, float residual) {
+  if (p.epilogue == GemvEpilogue::kResidual) {
+    static_cast<float*>(p.y)[at] = residual + r;
+  } else if (p.epilogue == GemvEpilogue::kFloat32) {
+    static_cast<float*>(p.y)[at] = r;
+  } else {
+    if (p.epilogue == GemvEpilogue::kGeluTanh) {
+      r = 0.5f * r * (1.0f + tanhf(0.79788456f * r * (1.0f + 0.044715f * r * r)));
+    } else if (p.epilogue == GemvEpilogue::kGeluErf) {
+      r = 0.5f * r * (1.0f + erff(0.70710678f * r));
+    }
+    static_cast<__nv_bfloat16*>(p.y)[at] = __float2bfloat16(r);
+  }
+}
+
+template <Prologue kPrologue, int kBatch>
+__global__ __launch_bounds__(kThreads) void GemvKernel(const __grid_constant__ GemvParams p,
+                                                       int chunk) {
+  extern __shared__ __align__(128) uint8_t shared[];
+  __shared__ uint64_t barriers[kWarps][kSlots];
+  __shared__ float scratch[kBatch][2][kWarps];
+  const int k = static_cast<int>(p.k);
+  const int warp = threadIdx.x / 32;
+  const bool leads = threadIdx.x % 32 == 0;
+  const int64_t first = p.n * blockIdx.x / gridDim.x;
+  const int rows = static_cast<int>(p.n * (blockIdx.x + 1) / gridDim.x - first);
+  const int pieces = (k + chunk - 1) / chunk;
+  const int units = rows * pieces;
+  const int slot_bytes = (chunk * 2 + 127) / 128 * 128;
+  auto* xs = reinterpret_cast<__nv_bfloat16*>(shared);
+  uint8_t* rings = shared + (static_cast<size_t>(kBatch) * k * 2 + 127) / 128 * 128;
+  auto* partial = reinterpret_cast<float*>(rings + kWarps * kSlots * slot_bytes);
+  uint8_t* ring = rings + warp * kSlots * slot_bytes;
+
+  const auto issue = [&](int unit, int slot) {
+    const int begin = unit % pieces * chunk;
+    const uint32_t bytes = min(chunk, k - begin) * 2;
+    ptx::ArriveExpect(&barriers[warp][slot], bytes);
+    ptx::BulkCopyStreaming(ring + slot * slot_bytes,
+                           p.weight + (first + unit / pieces) * p.k + begin, bytes,
+                           &barriers[warp][slot]);
+  };
+  if (leads) {
+    for (int s = 0; s < kSlots; ++s) ptx::BarrierInit(&barriers[warp][s], 1);
+    ptx::FenceBarrierInit();
+    for (int s = 0; s < kSlots; ++s) {
+      if (warp + s * kWarps < units) issue(warp + s * kWarps, s);
+    }
+  }
+  __syncwarp();
+  ptx::StartNext();
+  NormRegisters norm;
+  if (kPrologue == Prologue::kNormInRegisters) FetchNorm(p, norm);
+  // The first output of a thread has its operands here early; later ones fetch theirs at the end.
+  const int row = threadIdx.x % max(rows, 1);
+  const int column = threadIdx.x / max(rows, 1);
+  const bool has_output = column < kBatch && rows > 0;
+  const float bias = has_output && p.bias != nullptr ? __ldg(p.bias + first + row) : 0.0f;
+
+  ptx::WaitForPrevious();
+  float residual = 0.0f;
+  if (has_output && p.epilogue == GemvEpilogue::kResidual) {
+    residual = __ldcg(static_cast<const float*>(p.y) + column * p.n + first + row);
+  }
+  if (kPrologue == Prologue::kCopy) {
+    const auto* x = static_cast<const uint4*>(p.x);
+    for (int i = threadIdx.x; i < kBatch * k / 8; i += kThreads) {
+      reinterpret_cast<uint4*>(xs)[i] = __ldcg(x + i);
+    }
+  } else {
+#pragma unroll
+    for (int b = 0; b < kBatch; ++b) {
+      if (kPrologue == Prologue::kNormInRegisters) {
+        NormRow(p, b, norm, scratch[b], xs + b * k);
+      } else {
+        NormWideRow(p, b, scratch[b], xs + b * k);
+      }
+    }
+  }
+  __syncthreads();
+
+  int slot = 0;
+  uint32_t parity = 0;
+  for (int unit = warp; unit < units; unit += kWarps) {
+    const int begin = unit % pieces * chunk;
+    ptx::BarrierWait(&barriers[warp][slot], parity);
+    float acc[kBatch][2] = {};
+    MultiplyChunk<kBatch>(reinterpret_cast<const uint4*>(ring + slot * slot_bytes),
+                          reinterpret_cast<const uint4*>(xs + begin), min(chunk, k - begin) / 8,
+                          k / 8, acc);
+    __syncwarp();  // every lane has read the slot
+    if (leads && unit + kSlots * kWarps < units) issue(unit + kSlots * kWarps, slot);
+#pragma unroll
+    for (int b = 0; b < kBatch; ++b) {
+      const float sum = WarpSum(acc[b][0] + acc[b][1]);
+      if (leads) partial[unit * kBatch + b] = sum;
+    }
+    slot = slot + 1 == kSlots ? 0 : slot + 1;
+    if (slot == 0) parity ^= 1;
+  }
+  __syncthreads();
+
+  for (int i = threadIdx.x; i < rows * kBatch; i += kThreads) {
+    const int r = i % rows;
+    const int b = i / rows;
+    const bool early = i == threadIdx.x;
+    const int64_t at = b * p.n + first + r;
+    float sum = 0.0f;
+    for (int c = 0; c < pieces; ++c) sum += partial[(r * pieces + c) * kBatch + b];
+    if (p.bias != nullptr) sum += early ? bias : __ldg(p.bias + first + r);
+    const bool late = !early && p.epilogue == GemvEpilogue::kResidual;
+    Finish(p, at, sum, late ? __ldcg(static_cast<const float*>(p.y) + at) : residual);
+  }
+}
+
+template <Prologue kPrologue, int kBatch>
+cudaError_t Launch(const GemvParams& params, const GemvPlan& plan, cudaStream_t stream) {
+  const auto kernel = GemvKernel<kPrologue, kBatch>;
+  const cudaError_t error = cudaFuncSetAttribute(
+      kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(plan.shared_bytes));
+  if (error != cudaSuccess) return error;
+  cudaLaunchAttribute attribute;
+  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attribute.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config = {};
+  config.gridDim = plan.blocks;
+  config.blockDim = kThreads;
+  config.dynamicSmemBytes = plan.shared_bytes;
+  config.stream = stream;
+  config.attrs = &attribute;
+  config.numAttrs = 1;
+  return cudaLaunchKernelEx(&config, kernel, params, plan.chunk);
+}
+
+template <Prologue kPrologue>
+cudaError_t LaunchBatch(const GemvParams& params, const GemvPlan& plan, cudaStream_t stream) {
+  switch (params.batch) {
+    case 1:
+      return Launch<kPrologue, 1>(params, plan, stream);
+    case 2:
+      return Launch<kPrologue, 2>(params, plan, stream);
+    case 3:
+      return Launch<kPrologue, 3>(params, plan, stream);
+    case 4:
+      return Launch<kPrologue, 4>(params, plan, stream);
+    default:
+      return cudaErrorInvalidValue;
+  }
+}
+
+}  // namespace
+
+cudaError_t LaunchGemv(const GemvParams& params, const GemvPlan& plan, cudaStream_t stream) {
+  if (plan.warps != kWarps || plan.slots != kSlots) return cudaErrorInvalidValue;
+  if (params.input == GemvInput::kBFloat16) {
+    return LaunchBatch<Prologue::kCopy>(params, plan, stream);
+  }
+  if (params.k <= 4 * kNormVectors * kThreads) {
+    return LaunchBatch<Prologue::kNormInRegisters>(params, plan, stream);
+  }
+  return LaunchBatch<Prologue::kNormReread>(params, plan, stream);
+}
+
+}  // namespace hanlin
