@@ -45,8 +45,8 @@ class Communicator {
 
   virtual absl::Status Barrier() = 0;
 
-  // A barrier for a moment when the ranks are not in step, as at the end of loading: `timeout` takes
-  // the place of the group's.
+  // A barrier for a moment when the ranks are not in step, as at the end of loading: `timeout`
+  // takes the place of the group's.
   virtual absl::Status WaitForAll(absl::Duration timeout) = 0;
 
   // Ends the group: waiting and future operations fail on every rank. The first call wins.

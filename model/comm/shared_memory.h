@@ -2,9 +2,9 @@
 // host.
 //
 // Rank 0 makes the segment under a name nobody can guess, tells it over the rendezvous and removes
-// the name as soon as all ranks have mapped it: from then on nothing is left behind, whoever dies. The
-// rendezvous connections stay open: the end of one is the death of a peer, noticed within 50 ms by
-// whoever waits.
+// the name as soon as all ranks have mapped it: from then on nothing is left behind, whoever dies.
+// The rendezvous connections stay open: the end of one is the death of a peer, noticed within 50 ms
+// by whoever waits.
 #ifndef HANLIN_MODEL_COMM_SHARED_MEMORY_H_
 #define HANLIN_MODEL_COMM_SHARED_MEMORY_H_
 
