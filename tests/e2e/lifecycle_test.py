@@ -19,10 +19,11 @@ class LifecycleTest(Case):
     def test_a_drain_finishes_what_runs_and_refuses_what_is_new(self):
         with Server("--threads", "1", "--dtype", "fp32") as server:
             directory = server.run_directory()
-            streams = [server.stream(seed=i, **LONG) for i in range(12)]
+            # Short enough for the sanitizers' build to finish well inside the drain's time.
+            streams = [server.stream(seed=i, max_new_tokens=120, ignore_eos=True) for i in range(4)]
             ends = []
-            firsts = [next(stream) for stream in streams]
-            self.assertEqual(len(firsts), 12)
+            for stream in streams:
+                next(stream)
 
             def finish(stream):
                 for piece in stream:
@@ -46,7 +47,7 @@ class LifecycleTest(Case):
             self.assertEqual(server.wait(), 0)
             for thread in threads:
                 thread.join()
-            self.assertEqual(ends, [REASON.FINISH_REASON_LENGTH] * 12)
+            self.assertEqual(ends, [REASON.FINISH_REASON_LENGTH] * 4)
             self.assertFalse(directory.exists())
 
     def test_a_second_signal_aborts(self):
