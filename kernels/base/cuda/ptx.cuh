@@ -1,5 +1,6 @@
-// The PTX that the kernels use: mbarriers, bulk copies into shared memory, programmatic dependent
-// launch. Needs sm_90. A bulk copy wants 16-byte aligned addresses and a multiple of 16 bytes.
+// The PTX that the kernels use: mbarriers, bulk copies into shared memory, clusters, programmatic
+// dependent launch. Needs sm_90. A bulk copy wants 16-byte aligned addresses and a multiple of 16
+// bytes.
 #ifndef HANLIN_KERNELS_BASE_CUDA_PTX_CUH_
 #define HANLIN_KERNELS_BASE_CUDA_PTX_CUH_
 
@@ -56,6 +57,40 @@ __device__ __forceinline__ void BulkCopyStreaming(void* shared, const void* glob
       "}\n" ::"r"(SharedAddress(shared)),
       "l"(global), "r"(bytes), "r"(SharedAddress(barrier))
       : "memory");
+}
+
+// Address of `shared` of this block in the block `rank` of its cluster.
+__device__ __forceinline__ uint32_t ClusterAddress(const void* shared, uint32_t rank) {
+  uint32_t address;
+  asm volatile("mapa.shared::cluster.u32 %0, %1, %2;"
+               : "=r"(address)
+               : "r"(SharedAddress(shared)), "r"(rank));
+  return address;
+}
+
+// Stores into the shared memory of a block of the cluster and counts the bytes on its barrier
+// (addresses of ClusterAddress); whoever waits for the barrier sees the values.
+__device__ __forceinline__ void StoreAsync(uint32_t address, float4 value, uint32_t barrier) {
+  asm volatile(
+      "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], {%1, %2, %3, %4}, "
+      "[%5];" ::"r"(address),
+      "f"(value.x), "f"(value.y), "f"(value.z), "f"(value.w), "r"(barrier)
+      : "memory");
+}
+__device__ __forceinline__ void StoreAsync(uint32_t address, float2 value, uint32_t barrier) {
+  asm volatile(
+      "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v2.f32 [%0], {%1, %2}, [%3];" ::
+          "r"(address),
+      "f"(value.x), "f"(value.y), "r"(barrier)
+      : "memory");
+}
+
+// Every thread of every block of the cluster arrives, then waits.
+__device__ __forceinline__ void ClusterArrive() {
+  asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+}
+__device__ __forceinline__ void ClusterWait() {
+  asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
 }
 
 // Waits until the kernels before this one in the stream are complete. What runs ahead of it may
