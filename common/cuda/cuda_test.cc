@@ -6,6 +6,7 @@
 #include <limits>
 #include <vector>
 
+#include "common/cuda/dynamic_library.h"
 #include "common/cuda/status.h"
 #include "common/cuda/testing.h"
 
@@ -39,6 +40,22 @@ TEST(CudaDeviceTest, ArchitectureMismatchNamesBothSides) {
 TEST(CudaDeviceTest, MissingDeviceIsAFailedPrecondition) {
   EXPECT_EQ(OpenCudaDevice(4096).status().code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_EQ(OpenCudaDevice(-1).status().code(), absl::StatusCode::kFailedPrecondition);
+}
+
+TEST(DynamicLibraryTest, MissingLibraryIsNamedWithItsPurpose) {
+  const auto library = DynamicLibrary::Open("libhanlin-none.so.9", "a test");
+  EXPECT_EQ(library.status().code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(Message(library.status()), HasSubstr("libhanlin-none.so.9"));
+  EXPECT_THAT(Message(library.status()), HasSubstr("a test"));
+}
+
+TEST(DynamicLibraryTest, FindsSymbolsAndNamesTheMissing) {
+  const auto library = DynamicLibrary::Open("libm.so.6", "a test");
+  ASSERT_TRUE(library.ok()) << library.status();
+  double (*cosine)(double) = nullptr;
+  ASSERT_TRUE(library->Find("cos", &cosine).ok());
+  EXPECT_EQ(cosine(0.0), 1.0);
+  EXPECT_THAT(Message(library->Find("no_such_function", &cosine)), HasSubstr("no_such_function"));
 }
 
 class CudaTest : public GpuTest {};

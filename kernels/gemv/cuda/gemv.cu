@@ -7,6 +7,7 @@
 // it: x.
 #include <cuda_bf16.h>
 
+#include "kernels/base/cuda/linear_epilogue.cuh"
 #include "kernels/base/cuda/ptx.cuh"
 #include "kernels/gemv/cuda/gemv_params.h"
 
@@ -145,21 +146,6 @@ __device__ __forceinline__ void MultiplyChunk(const uint4* w, const uint4* x, in
   }
 }
 
-__device__ __forceinline__ void Finish(const GemvParams& p, int64_t at, float r, float residual) {
-  if (p.epilogue == GemvEpilogue::kResidual) {
-    static_cast<float*>(p.y)[at] = residual + r;
-  } else if (p.epilogue == GemvEpilogue::kFloat32) {
-    static_cast<float*>(p.y)[at] = r;
-  } else {
-    if (p.epilogue == GemvEpilogue::kGeluTanh) {
-      r = 0.5f * r * (1.0f + tanhf(0.79788456f * r * (1.0f + 0.044715f * r * r)));
-    } else if (p.epilogue == GemvEpilogue::kGeluErf) {
-      r = 0.5f * r * (1.0f + erff(0.70710678f * r));
-    }
-    static_cast<__nv_bfloat16*>(p.y)[at] = __float2bfloat16(r);
-  }
-}
-
 template <Prologue kPrologue, int kBatch>
 __global__ __launch_bounds__(kThreads) void GemvKernel(const __grid_constant__ GemvParams p,
                                                        int chunk) {
@@ -206,7 +192,7 @@ __global__ __launch_bounds__(kThreads) void GemvKernel(const __grid_constant__ G
 
   ptx::WaitForPrevious();
   float residual = 0.0f;
-  if (has_output && p.epilogue == GemvEpilogue::kResidual) {
+  if (has_output && p.epilogue == LinearEpilogue::kResidual) {
     residual = __ldcg(static_cast<const float*>(p.y) + column * p.n + first + row);
   }
   if (kPrologue == Prologue::kCopy) {
@@ -255,8 +241,9 @@ __global__ __launch_bounds__(kThreads) void GemvKernel(const __grid_constant__ G
     float sum = 0.0f;
     for (int c = 0; c < pieces; ++c) sum += partial[(r * pieces + c) * kBatch + b];
     if (p.bias != nullptr) sum += early ? bias : __ldg(p.bias + first + r);
-    const bool late = !early && p.epilogue == GemvEpilogue::kResidual;
-    Finish(p, at, sum, late ? __ldcg(static_cast<const float*>(p.y) + at) : residual);
+    const bool late = !early && p.epilogue == LinearEpilogue::kResidual;
+    StoreLinear(p.epilogue, p.y, at, sum,
+                late ? __ldcg(static_cast<const float*>(p.y) + at) : residual);
   }
 }
 

@@ -56,7 +56,7 @@ absl::Status Step(const Model& model, int batch, const Memory& m, const CudaDevi
   const float* norm_bias = m.vectors.data() + k;
   const float* bias = m.vectors.data() + 2 * k;
   const auto run = [&](const BFloat16* w, int64_t n, int64_t inputs, const void* x, GemvInput input,
-                       GemvEpilogue epilogue, void* y) -> absl::Status {
+                       LinearEpilogue epilogue, void* y) -> absl::Status {
     ASSIGN_OR_RETURN(const GemvPlan plan, PlanGemv(n, inputs, batch, device.multiprocessors,
                                                    device.shared_memory_per_block));
     return Gemv({.n = n,
@@ -75,15 +75,15 @@ absl::Status Step(const Model& model, int batch, const Memory& m, const CudaDevi
   const BFloat16* w = m.weights.data();
   for (int layer = 0; layer < model.layers; ++layer, w += 12 * k * k) {
     RETURN_IF_ERROR(
-        run(w, 3 * k, k, m.x.data(), GemvInput::kLayerNorm, GemvEpilogue::kBFloat16, m.qkv.data()));
+        run(w, 3 * k, k, m.x.data(), GemvInput::kLayerNorm, LinearEpilogue::kNone, m.qkv.data()));
     RETURN_IF_ERROR(run(w + 3 * k * k, k, k, m.qkv.data(), GemvInput::kBFloat16,
-                        GemvEpilogue::kResidual, m.x.data()));
+                        LinearEpilogue::kResidual, m.x.data()));
     RETURN_IF_ERROR(run(w + 4 * k * k, 4 * k, k, m.x.data(), GemvInput::kLayerNorm,
-                        GemvEpilogue::kGeluTanh, m.hidden.data()));
+                        LinearEpilogue::kGeluTanh, m.hidden.data()));
     RETURN_IF_ERROR(run(w + 8 * k * k, k, 4 * k, m.hidden.data(), GemvInput::kBFloat16,
-                        GemvEpilogue::kResidual, m.x.data()));
+                        LinearEpilogue::kResidual, m.x.data()));
   }
-  return run(w, kVocabulary, k, m.x.data(), GemvInput::kLayerNorm, GemvEpilogue::kFloat32,
+  return run(w, kVocabulary, k, m.x.data(), GemvInput::kLayerNorm, LinearEpilogue::kFloat32,
              m.logits.data());
 }
 

@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/base/cuda/linear_epilogue.h"
 #include "kernels/base/types.h"
 
 namespace hanlin {
@@ -16,14 +17,6 @@ inline constexpr int kGemvMaxBatch = 4;
 enum class GemvInput : uint8_t {
   kBFloat16,   // x is bf16
   kLayerNorm,  // x is fp32; the product sees LayerNorm(x) rounded to bf16
-};
-
-enum class GemvEpilogue : uint8_t {
-  kBFloat16,  // y (bf16) = r, for r = x W^T + bias
-  kGeluTanh,  // y (bf16) = 0.5 r (1 + tanh(sqrt(2 / pi) (r + 0.044715 r^3)))
-  kGeluErf,   // y (bf16) = 0.5 r (1 + erf(r / sqrt 2))
-  kResidual,  // y (fp32) += r
-  kFloat32,   // y (fp32) = r, e.g. logits
 };
 
 struct GemvParams {
@@ -38,7 +31,7 @@ struct GemvParams {
   const float* norm_bias = nullptr;  // [k], 16-byte aligned
   float epsilon = 1e-5f;
   const float* bias = nullptr;  // [n] or null; constant
-  GemvEpilogue epilogue = GemvEpilogue::kBFloat16;
+  LinearEpilogue epilogue = LinearEpilogue::kNone;
   void* y = nullptr;  // [batch, n], dense
 };
 

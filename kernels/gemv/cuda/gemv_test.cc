@@ -129,27 +129,27 @@ struct Problem {
   std::vector<float> x, norm_weight, norm_bias, bias, y;
 };
 
-double Apply(GemvEpilogue epilogue, double r, double residual) {
+double Apply(LinearEpilogue epilogue, double r, double residual) {
   switch (epilogue) {
-    case GemvEpilogue::kGeluTanh:
+    case LinearEpilogue::kGeluTanh:
       return 0.5 * r * (1 + std::tanh(0.7978845608 * (r + 0.044715 * r * r * r)));
-    case GemvEpilogue::kGeluErf:
+    case LinearEpilogue::kGeluErf:
       return 0.5 * r * (1 + std::erf(r / std::sqrt(2.0)));
-    case GemvEpilogue::kResidual:
+    case LinearEpilogue::kResidual:
       return residual + r;
     default:
       return r;
   }
 }
 
-bool StoresFloat(GemvEpilogue epilogue) {
-  return epilogue == GemvEpilogue::kResidual || epilogue == GemvEpilogue::kFloat32;
+bool StoresFloat(LinearEpilogue epilogue) {
+  return epilogue == LinearEpilogue::kResidual || epilogue == LinearEpilogue::kFloat32;
 }
 
 class GemvGpuTest : public GpuTest {
  protected:
   // Runs the kernel on a guarded output and returns it as floats.
-  std::vector<float> Run(const Problem& problem, GemvEpilogue epilogue, bool has_bias) {
+  std::vector<float> Run(const Problem& problem, LinearEpilogue epilogue, bool has_bias) {
     const Shape& shape = problem.shape;
     const auto weight = OnDevice(problem.weight);
     const auto x = OnDevice(problem.x);
@@ -184,7 +184,7 @@ class GemvGpuTest : public GpuTest {
     return result;
   }
 
-  void Check(Shape shape, GemvInput input, GemvEpilogue epilogue, bool has_bias) {
+  void Check(Shape shape, GemvInput input, LinearEpilogue epilogue, bool has_bias) {
     SCOPED_TRACE(::testing::Message()
                  << "n " << shape.n << " k " << shape.k << " batch " << shape.batch << " input "
                  << int(input) << " epilogue " << int(epilogue));
@@ -211,9 +211,9 @@ class GemvGpuTest : public GpuTest {
 
 TEST_F(GemvGpuTest, EveryEpilogueAndPrologueMatchesTheReference) {
   for (GemvInput input : {GemvInput::kBFloat16, GemvInput::kLayerNorm}) {
-    for (GemvEpilogue epilogue :
-         {GemvEpilogue::kBFloat16, GemvEpilogue::kGeluTanh, GemvEpilogue::kGeluErf,
-          GemvEpilogue::kResidual, GemvEpilogue::kFloat32}) {
+    for (LinearEpilogue epilogue :
+         {LinearEpilogue::kNone, LinearEpilogue::kGeluTanh, LinearEpilogue::kGeluErf,
+          LinearEpilogue::kResidual, LinearEpilogue::kFloat32}) {
       Check({200, 264, 2}, input, epilogue, true);
       Check({200, 264, 1}, input, epilogue, false);
     }
@@ -223,20 +223,22 @@ TEST_F(GemvGpuTest, EveryEpilogueAndPrologueMatchesTheReference) {
 TEST_F(GemvGpuTest, EdgeShapesAndBatchesMatchTheReference) {
   for (int batch : {1, 2, 3, 4}) {
     for (GemvInput input : {GemvInput::kBFloat16, GemvInput::kLayerNorm}) {
-      Check({1, 8, batch}, input, GemvEpilogue::kFloat32, true);        // less than anything
-      Check({133, 2568, batch}, input, GemvEpilogue::kResidual, true);  // k beside the chunk
-      Check({131, 6152, batch}, input, GemvEpilogue::kBFloat16, true);  // norm beyond registers
-      Check({7001, 768, batch}, input, GemvEpilogue::kFloat32, false);  // rings go round
-      Check({640, 2560, batch}, input, GemvEpilogue::kGeluTanh, true);
+      Check({1, 8, batch}, input, LinearEpilogue::kFloat32, true);        // less than anything
+      Check({133, 2568, batch}, input, LinearEpilogue::kResidual, true);  // k beside the chunk
+      Check({131, 6152, batch}, input, LinearEpilogue::kNone, true);      // norm beyond registers
+      Check({7001, 768, batch}, input, LinearEpilogue::kFloat32, false);  // rings go round
+      Check({640, 2560, batch}, input, LinearEpilogue::kGeluTanh, true);
     }
   }
-  Check({5, 20480, 4}, GemvInput::kBFloat16, GemvEpilogue::kResidual, true);
-  Check({90000, 16, 4}, GemvInput::kBFloat16, GemvEpilogue::kResidual, true);  // many late outputs
+  Check({5, 20480, 4}, GemvInput::kBFloat16, LinearEpilogue::kResidual, true);
+  Check({90000, 16, 4}, GemvInput::kBFloat16, LinearEpilogue::kResidual,
+        true);  // many late outputs
 }
 
 TEST_F(GemvGpuTest, TheSameCallGivesTheSameBits) {
   const Problem problem({1000, 2560, 1}, GemvInput::kLayerNorm, 5);
-  EXPECT_EQ(Run(problem, GemvEpilogue::kFloat32, true), Run(problem, GemvEpilogue::kFloat32, true));
+  EXPECT_EQ(Run(problem, LinearEpilogue::kFloat32, true),
+            Run(problem, LinearEpilogue::kFloat32, true));
 }
 
 TEST_F(GemvGpuTest, AChainOfLaunchesWaitsForItsInputs) {
@@ -252,7 +254,7 @@ TEST_F(GemvGpuTest, AChainOfLaunchesWaitsForItsInputs) {
                           .k = shape.k,
                           .weight = weight.data(),
                           .x = x.data(),
-                          .epilogue = GemvEpilogue::kResidual,
+                          .epilogue = LinearEpilogue::kResidual,
                           .y = y.data()};
   const auto graph = CudaGraph::Capture(stream_, [&]() -> absl::Status {
     for (int i = 0; i < 40; ++i) RETURN_IF_ERROR(Gemv(params, plan, stream_.get()));
