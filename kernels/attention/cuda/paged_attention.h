@@ -5,7 +5,8 @@
 //
 // Every kernel is launched with programmatic dependent launch, neither allocates nor waits, may be
 // captured in a graph, and gives the same bits for the same call. Results do not depend on the
-// other rows of the call, on block numbers, nor (prefill) on where the prompt was cut into chunks.
+// other rows of the call, how many there are, block numbers, nor (prefill) on where the prompt was
+// cut into chunks: always batch-invariant.
 //
 // What is read before the wait for the kernel ahead: context, the block tables, and K and V of old
 // positions (decode only). That is safe if nothing inside the step writes them before the kernel,
@@ -25,12 +26,10 @@ constexpr size_t PagedKvBlockBytes(ComputeType type, int heads, int head_dim) {
 }
 
 // Pure function of the shape and of the device; the grid does not depend on context lengths, so a
-// graph can be replayed whatever they are. With `batch_invariant` the bits of a row do not depend
-// on the batch size either. INVALID_ARGUMENT for a shape that no kernel does.
+// graph can be replayed whatever they are. INVALID_ARGUMENT for a shape that no kernel does.
 absl::StatusOr<DecodeAttentionPlan> PlanDecodeAttention(ComputeType type, int batch, int heads,
                                                         int head_dim, int multiprocessors,
-                                                        size_t shared_memory_per_block,
-                                                        bool batch_invariant);
+                                                        size_t shared_memory_per_block);
 
 // Stores the new tokens' K and V in the cache and attends. `plan` is PlanDecodeAttention's for the
 // same type, batch, heads and head size.
