@@ -11,18 +11,10 @@
 namespace hanlin {
 namespace {
 
-constexpr float kGreedyTemperature =
-    1e-5f;                            // scaled logits would lose the noise to rounding, or overflow
-constexpr int32_t kOccurs = 1 << 30;  // in counts_: in the prompt; the bits below count the output
+// More candidates than this share of the vocabulary are drawn from as a masked vocabulary.
+constexpr size_t kFewCandidates = 32;
 
 const SamplingKernels& Kernels() { return HANLIN_ACTIVE_KERNELS(kSamplingKernels); }
-
-bool IsGreedy(const SamplingParams& params) { return params.temperature <= kGreedyTemperature; }
-
-bool HasPenalties(const SamplingParams& params) {
-  return params.repetition_penalty != 1.0f || params.presence_penalty != 0.0f ||
-         params.frequency_penalty != 0.0f;
-}
 
 size_t GroupsOf(size_t vocabulary) { return (vocabulary + kLogitGroup - 1) / kLogitGroup; }
 
@@ -34,7 +26,19 @@ double SumOfExponentials(const std::vector<Candidate>& candidates, float max) {
   return sum;
 }
 
+uint64_t TopPLimit(float top_p, uint64_t total) {
+  return static_cast<uint64_t>(static_cast<double>(top_p) * static_cast<double>(total));
+}
+
 }  // namespace
+
+// Below this, scaled logits would lose the noise to rounding, or overflow.
+bool IsGreedy(const SamplingParams& params) { return params.temperature <= 1e-5f; }
+
+bool HasPenalties(const SamplingParams& params) {
+  return params.repetition_penalty != 1.0f || params.presence_penalty != 0.0f ||
+         params.frequency_penalty != 0.0f;
+}
 
 float Sampler::Adjust(std::span<const float> logits, const SamplingParams& params,
                       const SamplingContext& context) {
@@ -46,7 +50,7 @@ float Sampler::Adjust(std::span<const float> logits, const SamplingParams& param
     for (const LogitBias& bias : context.logit_bias) {
       if (bias.id >= 0 && bias.id < size) adjusted_[bias.id] += bias.bias;
     }
-    if (HasPenalties(params)) ApplyPenalties(params, context);
+    if (HasPenalties(params)) ApplyPenalties(params, context.ids);
     source = adjusted_.data();
   }
   Kernels().scale(source, size, IsGreedy(params) ? 1.0f : 1.0f / params.temperature,
@@ -56,27 +60,20 @@ float Sampler::Adjust(std::span<const float> logits, const SamplingParams& param
   return *std::max_element(maxima_.begin(), maxima_.end());
 }
 
-void Sampler::ApplyPenalties(const SamplingParams& params, const SamplingContext& context) {
+void Sampler::ApplyPenalties(const SamplingParams& params, std::span<const int32_t> ids) {
   const auto size = static_cast<int64_t>(adjusted_.size());
   counts_.resize(adjusted_.size(), 0);
-  for (int32_t id : context.prompt_ids) {
-    if (id >= 0 && id < size) counts_[id] |= kOccurs;
-  }
-  for (int32_t id : context.output_ids) {
+  for (int32_t id : ids) {
     if (id >= 0 && id < size) ++counts_[id];
   }
-  const auto apply = [&](int32_t id) {
-    if (id < 0 || id >= size || counts_[id] == 0) return;
-    const int32_t in_output = counts_[id] & (kOccurs - 1);
+  for (int32_t id : ids) {
+    if (id < 0 || id >= size || counts_[id] == 0) continue;
+    const auto count = static_cast<float>(counts_[id]);
     counts_[id] = 0;  // once per id, and clean for the next call
     float& logit = adjusted_[id];
     logit = logit > 0.0f ? logit / params.repetition_penalty : logit * params.repetition_penalty;
-    if (in_output > 0) {
-      logit -= params.frequency_penalty * static_cast<float>(in_output) + params.presence_penalty;
-    }
-  };
-  std::for_each(context.prompt_ids.begin(), context.prompt_ids.end(), apply);
-  std::for_each(context.output_ids.begin(), context.output_ids.end(), apply);
+    logit -= params.frequency_penalty * count + params.presence_penalty;
+  }
 }
 
 Sampler::Kept Sampler::Filter(const SamplingParams& params, float max) {
@@ -85,22 +82,9 @@ Sampler::Kept Sampler::Filter(const SamplingParams& params, float max) {
   if (params.top_k > 0 && static_cast<size_t>(params.top_k) < adjusted_.size()) {
     CollectTopK(view, params.top_k, candidates_);
     kept = Kept::kCandidates;
-    if (params.top_p < 1.0f) {
-      SortByLogit(candidates_);
-      CutTopP(params.top_p, max, SumOfExponentials(candidates_, max), candidates_);
-    }
+    if (params.top_p < 1.0f) CutCandidates(params.top_p, max);
   } else if (params.top_p < 1.0f) {
-    const double total =
-        Kernels().sum_exp(adjusted_.data(), static_cast<int64_t>(adjusted_.size()), max);
-    kept = Kept::kCandidates;
-    // Most distributions reach top_p within a few hundred ids; widen until this one does.
-    for (size_t k = 256;; k *= 4) {
-      CollectTopK(view, std::min(k, adjusted_.size()), candidates_);
-      const bool is_all = k >= adjusted_.size();
-      if (!is_all && SumOfExponentials(candidates_, max) <= params.top_p * total) continue;
-      SortByLogit(candidates_);
-      if (CutTopP(params.top_p, max, total, candidates_) || is_all) break;
-    }
+    kept = TopP(params.top_p, max);
   }
   if (params.min_p > 0.0f) {
     const float threshold = max + std::log(params.min_p);
@@ -114,6 +98,42 @@ Sampler::Kept Sampler::Filter(const SamplingParams& params, float max) {
   return kept;
 }
 
+Sampler::Kept Sampler::TopP(float top_p, float max) {
+  constexpr size_t kUsual = 256;  // most distributions reach top_p within as many ids
+  const LogitView view{adjusted_, maxima_};
+  weights_.resize(adjusted_.size());
+  const uint64_t total = Kernels().weigh(adjusted_.data(), static_cast<int64_t>(adjusted_.size()),
+                                         max, weights_.data());
+  const uint64_t limit = TopPLimit(top_p, total);
+  if (total <= limit) return Kept::kAll;  // no weight at all: nothing but -infinity
+  CollectTopK(view, std::min(kUsual, adjusted_.size()), candidates_);
+  uint64_t sum = 0;
+  for (Candidate& c : candidates_) sum += c.weight = weights_[c.id];
+  if (sum > limit) {
+    CutByWeight(0, limit, candidates_);
+  } else {
+    CollectByWeight(view, weights_, max, limit, candidates_);
+  }
+  return Kept::kCandidates;
+}
+
+void Sampler::CutCandidates(float top_p, float max) {
+  std::vector<float> logits(candidates_.size());
+  std::transform(candidates_.begin(), candidates_.end(), logits.begin(),
+                 [](const Candidate& c) { return c.logit; });
+  weights_.resize(std::max(weights_.size(), logits.size()));
+  const uint64_t total =
+      Kernels().weigh(logits.data(), static_cast<int64_t>(logits.size()), max, weights_.data());
+  for (size_t i = 0; i < candidates_.size(); ++i) candidates_[i].weight = weights_[i];
+  CutByWeight(0, TopPLimit(top_p, total), candidates_);
+}
+
+void Sampler::MaskAllButCandidates() {
+  std::fill(adjusted_.begin(), adjusted_.end(), -INFINITY);
+  for (const Candidate& c : candidates_) adjusted_[c.id] = c.logit;
+  Kernels().group_max(adjusted_.data(), static_cast<int64_t>(adjusted_.size()), maxima_.data());
+}
+
 int32_t Sampler::DrawFromAll(const DrawKey& key, float max) const {
   // The most probable id sets the score that the others must reach.
   const int32_t likeliest = FirstAtLeast({adjusted_, maxima_}, max);
@@ -125,7 +145,7 @@ int32_t Sampler::DrawFromAll(const DrawKey& key, float max) const {
 
 int32_t Sampler::DrawFromCandidates(const DrawKey& key) const {
   constexpr size_t kBatch = 16;
-  DrawResult best{-INFINITY, candidates_.front().id};
+  DrawResult best{-INFINITY, INT32_MAX};
   for (size_t begin = 0; begin < candidates_.size(); begin += kBatch) {
     const size_t count = std::min(kBatch, candidates_.size() - begin);
     int32_t ids[kBatch] = {};
@@ -145,7 +165,11 @@ int32_t Sampler::Sample(std::span<const float> logits, const SamplingParams& par
   const float max = Adjust(logits, params, context);
   if (IsGreedy(params)) return FirstAtLeast({adjusted_, maxima_}, max);
   const DrawKey key{params.seed, context.position, params.choice};
-  return Filter(params, max) == Kept::kAll ? DrawFromAll(key, max) : DrawFromCandidates(key);
+  if (Filter(params, max) == Kept::kCandidates) {
+    if (candidates_.size() < adjusted_.size() / kFewCandidates) return DrawFromCandidates(key);
+    MaskAllButCandidates();
+  }
+  return DrawFromAll(key, max);
 }
 
 std::vector<double> Sampler::FilteredProbabilities(std::span<const float> logits,

@@ -22,6 +22,12 @@ struct DrawResult {
   int32_t id;
 };
 
+// What top-p sums: weight(x) = rint(2^30 * Exp(max(x, -30))) for x = logit - max, where Exp is the
+// polynomial of kernels/base/simd_math.h in fused multiply-adds. Weights are integers, so their
+// sums are the same in any order, on any instruction set and on the GPU.
+inline constexpr float kWeightOfMax = 0x1p30f;
+inline constexpr float kLowestWeighed = -30.0f;  // far below the last x with a weight
+
 struct SamplingKernels {
   // out[i] = logits[i] * factor; NaN becomes -infinity. In place allowed.
   void (*scale)(const float* logits, int64_t count, float factor, float* out);
@@ -29,6 +35,8 @@ struct SamplingKernels {
   void (*group_max)(const float* logits, int64_t count, float* maxima);
   // Sum of e^(logit - max).
   double (*sum_exp)(const float* logits, int64_t count, float max);
+  // weights[i] of logits[i]; returns their sum.
+  uint64_t (*weigh)(const float* logits, int64_t count, float max, uint32_t* weights);
   // noise[i] of ids[i], 16 of them.
   void (*noise)(const DrawKey& key, const int32_t* ids, float* noise);
   // The largest logit + noise over all ids, the lowest id among equals. `maxima` as from group_max;

@@ -96,6 +96,41 @@ double SumExp(const float* logits, int64_t count, float max) {
   return total;
 }
 
+// Exp of simd_math.h for x in [-30, 0], in fused multiply-adds under every instruction set.
+HANLIN_KERNEL_INLINE I Weight(F x) {
+  x = Max(x, Set1(kLowestWeighed));
+  const I n = RoundToI(Mul(x, Set1(0x1.715476p+0f)));
+  const F nf = SignedToF(n);
+  F r = FusedFma(nf, Set1(-kLn2High), x);
+  r = FusedFma(nf, Set1(-kLn2Low), r);
+  F q = Set1(0.000198912685101f);
+  q = FusedFma(q, r, Set1(0.001393390005f));
+  q = FusedFma(q, r, Set1(0.0083333106746f));
+  q = FusedFma(q, r, Set1(0.0416664626662f));
+  q = FusedFma(q, r, Set1(0.166666666819f));
+  q = FusedFma(q, r, Set1(0.500000001369f));
+  const F power = Add(FusedFma(Mul(r, r), q, r), Set1(1.0f));
+  return RoundToI(Mul(BitsToF(AddI(BitsToI(power), ShiftLeft23(n))), Set1(kWeightOfMax)));
+}
+
+uint64_t Weigh(const float* logits, int64_t count, float max, uint32_t* weights) {
+  const F shift = Set1(max);
+  int64_t i = 0;
+  for (; i + kLanes <= count; i += kLanes)
+    StoreI(weights + i, Weight(Sub(Load(logits + i), shift)));
+  if (i < count) {
+    uint32_t last[kLanes];
+    StoreI(last, Weight(Sub(LoadFirst(logits + i, static_cast<int>(count - i)), shift)));
+    for (int lane = 0; i < count; ++i, ++lane) weights[i] = last[lane];
+  }
+  uint64_t total[4] = {};
+  for (i = 0; i + 4 <= count; i += 4) {
+    for (int j = 0; j < 4; ++j) total[j] += weights[i + j];
+  }
+  for (; i < count; ++i) total[0] += weights[i];
+  return total[0] + total[1] + total[2] + total[3];
+}
+
 void Noise(const DrawKey& key, const int32_t* ids, float* noise) {
   uint32_t counters[kLanes];
   for (int i = 0; i < kLanes; ++i) {
@@ -140,6 +175,6 @@ DrawResult Draw(const DrawKey& key, const float* logits, int64_t count, const fl
 
 }  // namespace
 
-extern const SamplingKernels kSamplingKernels = {Scale, GroupMax, SumExp, Noise, Draw};
+extern const SamplingKernels kSamplingKernels = {Scale, GroupMax, SumExp, Weigh, Noise, Draw};
 
 }  // namespace hanlin::HANLIN_SIMD_NAMESPACE

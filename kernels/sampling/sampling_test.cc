@@ -73,6 +73,49 @@ TEST_P(SamplingTest, FiltersKeepWhatAFullSortKeeps) {
   }
 }
 
+TEST_P(SamplingTest, TopPCutsFlatDistributionsAsAFullSortDoes) {
+  for (float spread : {0.0f, 1e-3f, 0.3f, 1.0f, 8.0f}) {
+    for (int levels : {0, 12}) {  // ties: logits rounded to so many steps
+      std::vector<float> logits = RandomFloats(20000, 5, spread);
+      if (levels > 0) {
+        for (float& logit : logits) logit = std::round(logit * levels) / levels;
+      }
+      for (float top_p : {0.05f, 0.5f, 0.9f, 0.99f}) {
+        const SamplingParams params{.top_p = top_p};
+        const std::vector<int32_t> got =
+            KeptIds(sampler_.FilteredProbabilities(logits, params, {}));
+        const std::vector<int32_t> want = ReferenceKept(logits, params);
+        // Weights are fp32 exponentials: their sum may lie on the other side of top_p at one id.
+        EXPECT_LE(got.size(), want.size() + 1);
+        EXPECT_GE(got.size() + 1, want.size());
+        const bool prefix = std::includes(want.begin(), want.end(), got.begin(), got.end()) ||
+                            std::includes(got.begin(), got.end(), want.begin(), want.end());
+        EXPECT_TRUE(prefix) << spread << ' ' << levels << ' ' << top_p;
+      }
+    }
+  }
+}
+
+TEST_P(SamplingTest, DrawsFromManyCandidatesAreThoseOfTheDefinition) {
+  const std::vector<float> logits = RandomFloats(9000, 8, 0.4f);
+  for (const SamplingParams& base : {SamplingParams{.top_p = 0.9f}, SamplingParams{.top_k = 5000},
+                                     SamplingParams{.top_k = 4000, .top_p = 0.8f},
+                                     SamplingParams{.top_p = 0.9f, .min_p = 0.3f}}) {
+    SamplingParams params = base;
+    params.seed = 4;
+    const std::vector<int32_t> kept = KeptIds(sampler_.FilteredProbabilities(logits, params, {}));
+    for (uint64_t position = 0; position < 20; ++position) {
+      int32_t want = -1;
+      float best = -kInfinity;
+      for (int32_t id : kept) {
+        const float score = logits[id] + GumbelNoise({params.seed, position, 0}, id);
+        if (score > best) best = score, want = id;
+      }
+      EXPECT_EQ(sampler_.Sample(logits, params, {.position = position}), want);
+    }
+  }
+}
+
 TEST_P(SamplingTest, DrawsTheLargestLogitPlusNoiseOfTheKeptIds) {
   for (int size : {1, 17, 130, 25600}) {
     const std::vector<float> logits = RandomFloats(size, size + 1, 3.0f);
@@ -117,7 +160,7 @@ TEST_P(SamplingTest, ARequestIsAPureFunctionWhateverWasSampledBefore) {
   const std::vector<int32_t> ids = {1, 2, 2, 499};
   const SamplingParams params{
       .top_p = 0.9f, .repetition_penalty = 1.3f, .frequency_penalty = 0.2f, .seed = 3};
-  const SamplingContext context{.prompt_ids = ids, .output_ids = ids, .position = 8};
+  const SamplingContext context{.ids = ids, .position = 8};
   const int32_t first = sampler_.Sample(logits, params, context);
   sampler_.Sample(other, SamplingParams{.top_k = 3, .presence_penalty = 1.0f}, context);
   EXPECT_EQ(sampler_.Sample(logits, params, context), first);
@@ -177,15 +220,14 @@ TEST_P(SamplingTest, LogitBiasForbidsAndForces) {
   EXPECT_EQ(sampler_.Sample(logits, {.seed = 1}, {.logit_bias = force}), 0);
 }
 
-TEST_P(SamplingTest, PenaltiesActOncePerIdAndFrequencyCountsTheOutput) {
+TEST_P(SamplingTest, PenaltiesActOncePerIdAndFrequencyCountsPromptAndOutput) {
   const std::vector<float> logits = {1.0f, -1.0f, 2.0f, 0.5f, 3.0f};
-  const std::vector<int32_t> prompt = {0, 1, 0, 99, -5}, output = {2, 2, 1};
+  const std::vector<int32_t> ids = {0, 1, 0, 99, -5, 2, 2, 1, 2};
   const SamplingParams params{
       .repetition_penalty = 2.0f, .presence_penalty = 0.5f, .frequency_penalty = 0.25f};
-  const std::vector<double> got =
-      sampler_.FilteredProbabilities(logits, params, {.prompt_ids = prompt, .output_ids = output});
-  const std::vector<double> adjusted = {1.0 / 2, -1.0 * 2 - 0.25 - 0.5, 2.0 / 2 - 2 * 0.25 - 0.5,
-                                        0.5, 3.0};
+  const std::vector<double> got = sampler_.FilteredProbabilities(logits, params, {.ids = ids});
+  const std::vector<double> adjusted = {1.0 / 2 - 2 * 0.25 - 0.5, -1.0 * 2 - 2 * 0.25 - 0.5,
+                                        2.0 / 2 - 3 * 0.25 - 0.5, 0.5, 3.0};
   double total = 0;
   for (double logit : adjusted) total += std::exp(logit);
   for (size_t id = 0; id < logits.size(); ++id)

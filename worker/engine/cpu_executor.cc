@@ -37,11 +37,8 @@ absl::Status CpuExecutor::Execute(const StepPlan& plan, StepOutput* output) {
 void CpuExecutor::SampleOne(std::span<const float> logits, const SampleRow& row, Worker* worker,
                             SampledToken* token) const {
   const ResolvedRequest& request = *row.request;
-  // All penalties count prompt and output alike (sampling.proto), hence no prompt of its own.
-  SamplingContext context{.logit_bias = request.logit_bias,
-                          .prompt_ids = {},
-                          .output_ids = row.ids,
-                          .position = row.ids.size()};
+  SamplingContext context{
+      .logit_bias = request.logit_bias, .ids = row.ids, .position = row.ids.size()};
   if (!row.banned.empty()) {
     worker->bias = request.logit_bias;
     for (const int32_t id : row.banned) {
