@@ -3,7 +3,7 @@
 
 #include <grpcpp/grpcpp.h>
 
-#include "common/io/file.h"
+#include "common/rpc/tls.h"
 #include "common/status/status.h"
 
 namespace hanlin {
@@ -13,10 +13,11 @@ absl::StatusOr<std::shared_ptr<grpc::ChannelCredentials>> Credentials(
     const ChannelOptions& options) {
   if (options.ca_certificate.empty()) return grpc::InsecureChannelCredentials();
   grpc::SslCredentialsOptions ssl;
-  ASSIGN_OR_RETURN(ssl.pem_root_certs, ReadFile(options.ca_certificate, 1 << 20));
+  ASSIGN_OR_RETURN(ssl.pem_root_certs, ReadCertificates(options.ca_certificate));
   if (!options.certificate_chain.empty()) {
-    ASSIGN_OR_RETURN(ssl.pem_cert_chain, ReadFile(options.certificate_chain, 1 << 20));
-    ASSIGN_OR_RETURN(ssl.pem_private_key, ReadFile(options.private_key, 1 << 20));
+    ASSIGN_OR_RETURN(KeyPair pair, ReadKeyPair(options.certificate_chain, options.private_key));
+    ssl.pem_cert_chain = std::move(pair.certificate_chain);
+    ssl.pem_private_key = std::move(pair.private_key);
   }
   return grpc::SslCredentials(ssl);
 }
@@ -34,6 +35,7 @@ absl::StatusOr<std::shared_ptr<grpc::Channel>> OpenChannel(const std::string& ad
   arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 100);
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 1'000);
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+  if (!options.server_name.empty()) arguments.SetSslTargetNameOverride(options.server_name);
   arguments.SetMaxReceiveMessageSize(options.max_receive_message_bytes);
   return grpc::CreateCustomChannel(address, credentials, arguments);
 }

@@ -18,6 +18,7 @@ struct ChannelOptions {
   std::string ca_certificate;  // PEM file; empty = plaintext
   std::string certificate_chain;
   std::string private_key;
+  std::string server_name;  // in the server's certificate; empty = the host of the address
   int max_receive_message_bytes = 256 << 20;
 };
 
