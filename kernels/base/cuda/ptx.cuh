@@ -68,6 +68,15 @@ __device__ __forceinline__ uint32_t ClusterAddress(const void* shared, uint32_t 
   return address;
 }
 
+// Reads a block's shared memory at ClusterAddress's address.
+__device__ __forceinline__ float4 LoadFromCluster(uint32_t address) {
+  float4 v;
+  asm volatile("ld.shared::cluster.v4.f32 {%0, %1, %2, %3}, [%4];"
+               : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w)
+               : "r"(address));
+  return v;
+}
+
 // Stores into the shared memory of a block of the cluster and counts the bytes on its barrier
 // (addresses of ClusterAddress); whoever waits for the barrier sees the values.
 __device__ __forceinline__ void StoreAsync(uint32_t address, float4 value, uint32_t barrier) {
@@ -91,6 +100,33 @@ __device__ __forceinline__ void ClusterArrive() {
 }
 __device__ __forceinline__ void ClusterWait() {
   asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+}
+
+__device__ __forceinline__ void Arrive(uint64_t* barrier) {
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(SharedAddress(barrier)) : "memory");
+}
+
+// How long what a copy reads stays in L2.
+__device__ __forceinline__ uint64_t EvictFirstPolicy() {
+  uint64_t policy;
+  asm volatile("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+  return policy;
+}
+__device__ __forceinline__ uint64_t EvictNormalPolicy() {
+  uint64_t policy;
+  asm volatile("createpolicy.fractional.L2::evict_unchanged.b64 %0, 1.0;" : "=l"(policy));
+  return policy;
+}
+
+// Copies the box at (column, row) of a matrix whose tensor map (CUtensorMap, a kernel parameter) is
+// `map`; what lies outside of the matrix becomes zero. The whole box counts on the barrier.
+__device__ __forceinline__ void TensorCopy(void* shared, const void* map, int column, int row,
+                                           uint64_t* barrier, uint64_t policy) {
+  asm volatile(
+      "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes"
+      ".L2::cache_hint [%0], [%1, {%2, %3}], [%4], %5;" ::"r"(SharedAddress(shared)),
+      "l"(map), "r"(column), "r"(row), "r"(SharedAddress(barrier)), "l"(policy)
+      : "memory");
 }
 
 // Waits until the kernels before this one in the stream are complete. What runs ahead of it may

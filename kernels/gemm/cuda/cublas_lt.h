@@ -1,7 +1,7 @@
 // Matrix products by cublasLt, which is opened at run time: y = epilogue(x W^T + bias) for any m, n
 // and k, bf16 with fp32 sums or fp32 (no TF32). Plans are cached per exact shape; the algorithm
-// is chosen per (n, k, type, epilogue) and bucket of m, so that a prefill of any length costs one
-// look-up. One thread at a time, one stream at a time (the workspace is shared by all products).
+// is chosen per (n, k, type, epilogue, alignment) and bucket of m, so that a prefill of any length
+// costs one look-up. One thread at a time, one stream at a time (all products share the workspace).
 #ifndef HANLIN_KERNELS_GEMM_CUDA_CUBLAS_LT_H_
 #define HANLIN_KERNELS_GEMM_CUDA_CUBLAS_LT_H_
 
@@ -25,13 +25,13 @@ class CublasLt {
   static absl::StatusOr<std::unique_ptr<CublasLt>> Create(const Options& options);
   ~CublasLt();
 
-  // Chooses the algorithm for the bucket of params.m by timing with the real buffers (y is
-  // overwritten, for kResidual too). Waits for the stream; not inside a capture.
+  // Chooses the algorithm for the bucket of params.m by timing at params.m with the real buffers (y
+  // is overwritten, for kResidual too). Waits for the stream; not inside a capture.
   absl::Status Prepare(const GemmParams& params, const CudaStream& stream);
 
-  // Neither allocates on the device nor waits; may be captured. A shape that was not prepared takes
-  // the heuristic's first algorithm. UNIMPLEMENTED when cublasLt knows no algorithm for the shape
-  // and alignment.
+  // Neither allocates on the device nor waits; may be captured. A bucket that was not prepared
+  // takes the heuristic's first algorithm. UNIMPLEMENTED when cublasLt knows no algorithm for the
+  // shape and alignment.
   absl::Status Run(const GemmParams& params, const CudaStream& stream);
 
  private:
@@ -40,8 +40,8 @@ class CublasLt {
   std::unique_ptr<Impl> impl_;
 };
 
-// The m that stands for all m of its bucket when an algorithm is chosen: powers of two up to 256,
-// then multiples of 256 up to 8192, then 8192.
+// The largest m of the bucket that m belongs to: powers of two up to 128, then 3/4 of a power of
+// two as well.
 int64_t CublasLtBucket(int64_t m);
 
 }  // namespace hanlin

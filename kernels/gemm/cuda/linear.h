@@ -31,12 +31,11 @@ class CudaLinear {
  public:
   struct Options {
     bool batch_invariant = false;
-    // Largest product that is not bf16 decode needs libcublasLt; without it Create fails and names
-    // the library.
     CublasLt::Options cublas_lt;
   };
 
-  // `device` is current. The workspace is allocated here; nothing is allocated later.
+  // `device` is current. The workspace is allocated here; nothing is allocated later. Fails like
+  // CublasLt::Create.
   static absl::StatusOr<std::unique_ptr<CudaLinear>> Create(const CudaDevice& device,
                                                             const Options& options);
 

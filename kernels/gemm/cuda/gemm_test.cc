@@ -1,0 +1,364 @@
+// The choices on the host; the skinny product, cublasLt and the dispatch against a double-precision
+// loop over edge shapes.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <random>
+#include <vector>
+
+#include "common/cuda/testing.h"
+#include "kernels/gemm/cuda/cublas_lt.h"
+#include "kernels/gemm/cuda/linear.h"
+#include "kernels/gemm/cuda/skinny.h"
+
+namespace hanlin {
+namespace {
+
+constexpr int kMultiprocessorsH100 = 132;
+constexpr LinearEpilogue kEpilogues[] = {LinearEpilogue::kNone, LinearEpilogue::kGeluTanh,
+                                         LinearEpilogue::kGeluErf, LinearEpilogue::kResidual,
+                                         LinearEpilogue::kFloat32};
+
+TEST(SkinnyPlanTest, FamilyShapesFillTheDevice) {
+  for (int64_t width : {2048, 2560, 5120, 7168}) {
+    for (int64_t k : {width, 4 * width}) {
+      for (int64_t n : {width, 3 * width, 4 * width, int64_t{51200}}) {
+        const auto plan = PlanSkinny(n, k, kMultiprocessorsH100);
+        ASSERT_TRUE(plan.ok()) << plan.status();
+        const int64_t blocks = (n + plan->rows - 1) / plan->rows * plan->split;
+        EXPECT_GE(blocks, 80) << n << " x " << k;
+        EXPECT_LE(plan->split, (k + kSkinnyDepth - 1) / kSkinnyDepth);
+      }
+    }
+  }
+}
+
+TEST(SkinnyPlanTest, EveryBlockOfAClusterHasInputs) {
+  for (int64_t k : {8, 64, 72, 128, 456}) {
+    const auto plan = PlanSkinny(64, k, kMultiprocessorsH100);
+    ASSERT_TRUE(plan.ok());
+    EXPECT_LE(plan->split, (k + 63) / 64) << k;
+  }
+}
+
+TEST(SkinnyPlanTest, TheSumsFitInTheRing) {
+  for (int rows : {64, 128}) {
+    for (int columns : {8, 16, 32, 64, 128}) {
+      const int stages = SkinnyStages(rows, columns);
+      EXPECT_GE(stages, 3);
+      EXPECT_LE(stages, kSkinnyMaxStages);
+      EXPECT_GE(SkinnyRingBytes(rows, columns, stages), size_t(columns) * (rows + 4) * 4);
+      EXPECT_LE(SkinnyRingBytes(rows, columns, stages) * 2, size_t{220} << 10);
+    }
+  }
+}
+
+TEST(SkinnyPlanTest, RefusesWhatTheKernelDoesNotDo) {
+  EXPECT_FALSE(PlanSkinny(0, 64, kMultiprocessorsH100).ok());
+  EXPECT_FALSE(PlanSkinny(64, 12, kMultiprocessorsH100).ok());
+  EXPECT_FALSE(PlanSkinny(64, 64, 0).ok());
+  EXPECT_EQ(SkinnyColumns(1), 8);
+  EXPECT_EQ(SkinnyColumns(9), 16);
+  EXPECT_EQ(SkinnyColumns(128), 128);
+  EXPECT_EQ(SkinnyColumns(4000), 128);
+}
+
+TEST(SelectLinearPathTest, FollowsBatchTypeAndMode) {
+  const auto bf16 = ComputeType::kBFloat16;
+  EXPECT_EQ(SelectLinearPath(1, 7680, 2560, bf16, false), LinearPath::kGemv);
+  EXPECT_EQ(SelectLinearPath(4, 5120, 20480, bf16, false), LinearPath::kGemv);
+  EXPECT_EQ(SelectLinearPath(4, 7168, 28672, bf16, false), LinearPath::kSkinny);
+  EXPECT_EQ(SelectLinearPath(5, 7680, 2560, bf16, false), LinearPath::kSkinny);
+  EXPECT_EQ(SelectLinearPath(128, 7680, 2560, bf16, false), LinearPath::kSkinny);
+  EXPECT_EQ(SelectLinearPath(129, 7680, 2560, bf16, false), LinearPath::kCublasLt);
+  EXPECT_EQ(SelectLinearPath(1, 7680, 2564, bf16, false), LinearPath::kCublasLt);
+  EXPECT_EQ(SelectLinearPath(1, 7680, 2560, ComputeType::kFloat32, true), LinearPath::kCublasLt);
+  for (int64_t m : {1, 64, 4096}) {
+    EXPECT_EQ(SelectLinearPath(m, 7680, 2560, bf16, true), LinearPath::kSkinny);
+  }
+}
+
+TEST(CublasLtBucketTest, CoversEveryRowCountClosely) {
+  for (int64_t m = 1; m <= 9000; ++m) {
+    const int64_t bucket = CublasLtBucket(m);
+    ASSERT_GE(bucket, m);
+    ASSERT_LT(bucket, 2 * m);
+    ASSERT_EQ(CublasLtBucket(bucket), bucket);
+    ASSERT_GE(bucket, CublasLtBucket(std::max<int64_t>(1, m - 1)));
+  }
+}
+
+// The inputs of one product.
+struct Problem {
+  Problem(int64_t m, int64_t n, int64_t k, ComputeType type) : m(m), n(n), k(k), type(type) {
+    std::mt19937 random(17);
+    std::uniform_real_distribution<float> uniform(-1.0f, 1.0f);
+    const auto fill = [&](std::vector<float>& values, int64_t count, bool round) {
+      for (int64_t i = 0; i < count; ++i) {
+        const float value = uniform(random);
+        values.push_back(round ? ToFloat(ToBFloat16(value)) : value);
+      }
+    };
+    const bool round = type == ComputeType::kBFloat16;
+    fill(x, m * k, round);
+    fill(weight, n * k, round);
+    fill(bias, n, true);
+    fill(y, m * n, false);
+  }
+
+  int64_t m, n, k;
+  ComputeType type;
+  std::vector<float> x, weight, bias, y;
+};
+
+std::vector<BFloat16> Rounded(const std::vector<float>& values) {
+  std::vector<BFloat16> result;
+  for (float value : values) result.push_back(ToBFloat16(value));
+  return result;
+}
+
+double Apply(LinearEpilogue epilogue, double r, double residual) {
+  switch (epilogue) {
+    case LinearEpilogue::kGeluTanh:
+      return 0.5 * r * (1 + std::tanh(0.7978845608 * (r + 0.044715 * r * r * r)));
+    case LinearEpilogue::kGeluErf:
+      return 0.5 * r * (1 + std::erf(r / std::sqrt(2.0)));
+    case LinearEpilogue::kResidual:
+      return residual + r;
+    default:
+      return r;
+  }
+}
+
+class GemmGpuTest : public GpuTest {
+ protected:
+  void SetUp() override {
+    GpuTest::SetUp();
+    if (IsSkipped() || HasFatalFailure()) return;
+    auto cublas_lt = CublasLt::Create({});
+    ASSERT_TRUE(cublas_lt.ok()) << cublas_lt.status();
+    cublas_lt_ = *std::move(cublas_lt);
+  }
+
+  absl::Status Skinny(const GemmParams& params) {
+    ASSIGN_OR_RETURN(const SkinnyPlan plan,
+                     PlanSkinny(params.n, params.k, device_.multiprocessors));
+    return SkinnyGemm(params, plan, stream_.get());
+  }
+
+  // The outputs as floats. `product` puts the product into the stream.
+  template <typename Product>
+  std::vector<float> Run(const Problem& p, LinearEpilogue epilogue, bool has_bias,
+                         const Product& product) {
+    const bool floats = p.type == ComputeType::kFloat32;
+    const auto x = OnDevice(p.x), weight = OnDevice(p.weight), bias = OnDevice(p.bias);
+    const auto x_bf16 = OnDevice(Rounded(p.x)), weight_bf16 = OnDevice(Rounded(p.weight)),
+               bias_bf16 = OnDevice(Rounded(p.bias));
+    const auto y = OnDevice(p.y);
+    const GemmParams params{
+        .m = p.m,
+        .n = p.n,
+        .k = p.k,
+        .type = p.type,
+        .weight = floats ? static_cast<const void*>(weight.data()) : weight_bf16.data(),
+        .x = floats ? static_cast<const void*>(x.data()) : x_bf16.data(),
+        .bias = has_bias ? bias.data() : nullptr,
+        .bias_bf16 = has_bias ? bias_bf16.data() : nullptr,
+        .epilogue = epilogue,
+        .y = y.data()};
+    const absl::Status launched = product(params);
+    EXPECT_TRUE(launched.ok()) << launched;
+    std::vector<float> result = FromDevice(y);
+    if (!floats && epilogue != LinearEpilogue::kResidual && epilogue != LinearEpilogue::kFloat32) {
+      std::vector<BFloat16> halves(result.size());
+      std::memcpy(halves.data(), result.data(), halves.size() * sizeof(BFloat16));
+      for (size_t i = 0; i < result.size(); ++i) result[i] = ToFloat(halves[i]);
+    }
+    return result;
+  }
+
+  template <typename Product>
+  void Check(const Problem& p, LinearEpilogue epilogue, bool has_bias, const Product& product) {
+    SCOPED_TRACE(::testing::Message() << "m " << p.m << " n " << p.n << " k " << p.k << " type "
+                                      << int(p.type) << " epilogue " << int(epilogue));
+    const std::vector<float> result = Run(p, epilogue, has_bias, product);
+    const bool rounds = p.type == ComputeType::kBFloat16 && epilogue != LinearEpilogue::kResidual &&
+                        epilogue != LinearEpilogue::kFloat32;
+    int wrong = 0;
+    for (int64_t i = 0; i < p.m; ++i) {
+      for (int64_t j = 0; j < p.n; ++j) {
+        double r = has_bias ? p.bias[j] : 0.0, magnitude = std::abs(r);
+        for (int64_t l = 0; l < p.k; ++l) {
+          const double term = double(p.x[i * p.k + l]) * p.weight[j * p.k + l];
+          r += term;
+          magnitude += std::abs(term);
+        }
+        const double want = Apply(epilogue, r, p.y[i * p.n + j]);
+        // Sums in fp32; cublasLt's erf sees r rounded to bf16.
+        double tolerance = 2e-6 * magnitude + 1e-6;
+        if (rounds) tolerance += 0x1p-7 * std::abs(want) + 0x1p-8 * std::abs(r);
+        if (std::abs(result[i * p.n + j] - want) <= tolerance) continue;
+        if (++wrong <= 3) {
+          ADD_FAILURE() << "y[" << i << "][" << j << "] is " << result[i * p.n + j] << ", want "
+                        << want << " within " << tolerance;
+        }
+      }
+    }
+    EXPECT_EQ(wrong, 0) << "outputs out of tolerance";
+  }
+
+  std::unique_ptr<CublasLt> cublas_lt_;
+};
+
+TEST_F(GemmGpuTest, SkinnyDoesEveryEpilogue) {
+  const Problem problem(20, 200, 264, ComputeType::kBFloat16);
+  const Problem odd(7, 131, 520, ComputeType::kBFloat16);  // rows that start unaligned
+  for (LinearEpilogue epilogue : kEpilogues) {
+    for (bool has_bias : {false, true}) {
+      Check(problem, epilogue, has_bias, [&](const GemmParams& p) { return Skinny(p); });
+    }
+    Check(odd, epilogue, true, [&](const GemmParams& p) { return Skinny(p); });
+  }
+}
+
+TEST_F(GemmGpuTest, SkinnyDoesEdgeShapes) {
+  for (int64_t m : {1, 5, 8, 9, 16, 31, 33, 64, 100, 128, 129, 300}) {
+    for (auto [n, k] : {std::pair{1, 8}, {64, 64}, {130, 72}, {256, 1288}, {129, 4096}}) {
+      Check(Problem(m, n, k, ComputeType::kBFloat16), LinearEpilogue::kResidual, true,
+            [&](const GemmParams& p) { return Skinny(p); });
+    }
+  }
+  for (int rows : {64, 128}) {
+    for (int split : {1, 3, 8}) {
+      for (int64_t m : {6, 12, 24, 48, 96}) {
+        Check(Problem(m, 200, 1000, ComputeType::kBFloat16), LinearEpilogue::kNone, true,
+              [&](const GemmParams& p) {
+                return SkinnyGemm(p, {.rows = rows, .split = split}, stream_.get());
+              });
+      }
+    }
+  }
+}
+
+TEST_F(GemmGpuTest, SkinnyRowsDoNotDependOnTheBatch) {
+  const Problem all(200, 768, 3072, ComputeType::kBFloat16);
+  const auto skinny = [&](const GemmParams& p) { return Skinny(p); };
+  const std::vector<float> expected = Run(all, LinearEpilogue::kFloat32, true, skinny);
+  for (int64_t m : {1, 5, 12, 32, 64, 128}) {
+    Problem few = all;
+    few.m = m;
+    few.x.resize(m * few.k);
+    few.y.resize(m * few.n);
+    const std::vector<float> result = Run(few, LinearEpilogue::kFloat32, true, skinny);
+    EXPECT_TRUE(std::equal(result.begin(), result.end(), expected.begin())) << m;
+  }
+}
+
+TEST_F(GemmGpuTest, SkinnyLaunchesInAChainWaitForTheirInputs) {
+  // h = x W^T, then y += h V^T, over and over with the same buffers.
+  const int64_t m = 24, width = 1024;
+  const Problem p(m, width, width, ComputeType::kBFloat16);
+  std::vector<float> small = p.weight;
+  for (float& value : small) value /= 32;
+  const auto weight = OnDevice(Rounded(small));
+  const auto x = OnDevice(Rounded(p.x));
+  const auto h = OnDevice(std::vector<BFloat16>(m * width));
+  const auto y = OnDevice(std::vector<float>(m * width));
+  const auto twice = [&]() -> absl::Status {
+    RETURN_IF_ERROR(Skinny(
+        {.m = m, .n = width, .k = width, .weight = weight.data(), .x = x.data(), .y = h.data()}));
+    return Skinny({.m = m,
+                   .n = width,
+                   .k = width,
+                   .weight = weight.data(),
+                   .x = h.data(),
+                   .epilogue = LinearEpilogue::kResidual,
+                   .y = y.data()});
+  };
+  ASSERT_TRUE(twice().ok());
+  const std::vector<float> once = FromDevice(y);
+  const auto graph = CudaGraph::Capture(stream_, [&]() -> absl::Status {
+    for (int i = 0; i < 31; ++i) RETURN_IF_ERROR(twice());
+    return absl::OkStatus();
+  });
+  ASSERT_TRUE(graph.ok()) << graph.status();
+  ASSERT_TRUE(graph->Launch(stream_).ok());
+  const std::vector<float> result = FromDevice(y);
+  for (size_t i = 0; i < result.size(); ++i) {
+    ASSERT_NEAR(result[i], 32 * once[i], 1e-4 * (1 + std::abs(result[i]))) << i;
+  }
+}
+
+TEST_F(GemmGpuTest, CublasLtDoesEveryEpilogueAndType) {
+  for (ComputeType type : {ComputeType::kBFloat16, ComputeType::kFloat32}) {
+    const Problem problem(200, 136, 264, type);
+    for (LinearEpilogue epilogue : kEpilogues) {
+      for (bool has_bias : {false, true}) {
+        const auto run = [&](const GemmParams& p) { return cublas_lt_->Run(p, stream_); };
+        Check(problem, epilogue, has_bias, run);
+        Check(problem, epilogue, has_bias, run);  // from the cache
+      }
+    }
+  }
+}
+
+TEST_F(GemmGpuTest, CublasLtDoesAnyShape) {
+  for (ComputeType type : {ComputeType::kBFloat16, ComputeType::kFloat32}) {
+    for (auto [m, n, k] : {std::tuple{1, 1, 8},
+                           {3, 131, 40},
+                           {129, 77, 24},
+                           {1, 4999, 72},
+                           {17, 64, 13},
+                           {2, 3, 1}}) {
+      for (LinearEpilogue epilogue : kEpilogues) {
+        Check(Problem(m, n, k, type), epilogue, true,
+              [&](const GemmParams& p) { return cublas_lt_->Run(p, stream_); });
+      }
+    }
+  }
+}
+
+TEST_F(GemmGpuTest, CublasLtPreparedAlgorithmServesTheBucket) {
+  for (int64_t m : {256, 250, 193}) {
+    Check(Problem(m, 256, 512, ComputeType::kBFloat16), LinearEpilogue::kGeluTanh, true,
+          [&](const GemmParams& p) -> absl::Status {
+            if (m == 256) RETURN_IF_ERROR(cublas_lt_->Prepare(p, stream_));
+            return cublas_lt_->Run(p, stream_);
+          });
+  }
+}
+
+TEST_F(GemmGpuTest, LinearDispatchesByBatchAndCanBeCaptured) {
+  auto linear = CudaLinear::Create(device_, {});
+  ASSERT_TRUE(linear.ok()) << linear.status();
+  for (int64_t m : {1, 4, 5, 64, 128, 200}) {
+    Check(Problem(m, 256, 512, ComputeType::kBFloat16), LinearEpilogue::kNone, true,
+          [&](const GemmParams& p) -> absl::Status {
+            ASSIGN_OR_RETURN(const CudaGraph graph, CudaGraph::Capture(stream_, [&] {
+                               return (*linear)->Run(p, stream_);
+                             }));
+            RETURN_IF_ERROR(graph.Launch(stream_));
+            return stream_.Synchronize();
+          });
+  }
+}
+
+TEST_F(GemmGpuTest, RefusesBadParametersBeforeAnyLaunch) {
+  alignas(16) char memory[64] = {};
+  GemmParams params{.m = 1, .n = 8, .k = 8, .weight = memory, .x = memory, .y = memory};
+  const SkinnyPlan plan = *PlanSkinny(8, 8, 1);
+  params.weight = memory + 2;
+  EXPECT_EQ(SkinnyGemm(params, plan, nullptr).code(), absl::StatusCode::kInvalidArgument);
+  params.weight = nullptr;
+  EXPECT_EQ(SkinnyGemm(params, plan, nullptr).code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(cublas_lt_->Run(params, stream_).code(), absl::StatusCode::kInvalidArgument);
+  params.weight = memory;
+  params.m = 0;
+  EXPECT_EQ(SkinnyGemm(params, plan, nullptr).code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(cublas_lt_->Run(params, stream_).code(), absl::StatusCode::kInvalidArgument);
+}
+
+}  // namespace
+}  // namespace hanlin

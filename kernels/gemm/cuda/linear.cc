@@ -1,0 +1,73 @@
+// The choice and the dispatch.
+#include "kernels/gemm/cuda/linear.h"
+
+#include <utility>
+
+#include "kernels/gemm/cuda/skinny.h"
+#include "kernels/gemv/cuda/gemv.h"
+
+namespace hanlin {
+namespace {
+
+constexpr int64_t kSkinnyMaxRows = 128;
+// Elements of x that gemv can hold in shared memory beside short rings.
+constexpr int64_t kGemvMaxInputs = 90000;
+
+}  // namespace
+
+LinearPath SelectLinearPath(int64_t m, int64_t /*n*/, int64_t k, ComputeType type,
+                            bool batch_invariant) {
+  if (type != ComputeType::kBFloat16 || k % 8 != 0) return LinearPath::kCublasLt;
+  if (batch_invariant) return LinearPath::kSkinny;
+  if (m <= kGemvMaxBatch && m * k <= kGemvMaxInputs) return LinearPath::kGemv;
+  return m <= kSkinnyMaxRows ? LinearPath::kSkinny : LinearPath::kCublasLt;
+}
+
+CudaLinear::CudaLinear(const CudaDevice& device, bool batch_invariant,
+                       std::unique_ptr<CublasLt> cublas_lt)
+    : multiprocessors_(device.multiprocessors),
+      shared_memory_per_block_(device.shared_memory_per_block),
+      batch_invariant_(batch_invariant),
+      cublas_lt_(std::move(cublas_lt)) {}
+
+absl::StatusOr<std::unique_ptr<CudaLinear>> CudaLinear::Create(const CudaDevice& device,
+                                                               const Options& options) {
+  ASSIGN_OR_RETURN(std::unique_ptr<CublasLt> cublas_lt, CublasLt::Create(options.cublas_lt));
+  return std::unique_ptr<CudaLinear>(
+      new CudaLinear(device, options.batch_invariant, std::move(cublas_lt)));
+}
+
+absl::Status CudaLinear::Prepare(const GemmParams& params, const CudaStream& stream) {
+  if (Select(params.m, params.n, params.k, params.type) != LinearPath::kCublasLt) {
+    return absl::OkStatus();
+  }
+  return cublas_lt_->Prepare(params, stream);
+}
+
+absl::Status CudaLinear::Run(const GemmParams& params, const CudaStream& stream) {
+  switch (Select(params.m, params.n, params.k, params.type)) {
+    case LinearPath::kGemv: {
+      const int batch = static_cast<int>(params.m);
+      ASSIGN_OR_RETURN(const GemvPlan plan, PlanGemv(params.n, params.k, batch, multiprocessors_,
+                                                     shared_memory_per_block_));
+      return Gemv({.n = params.n,
+                   .k = params.k,
+                   .batch = batch,
+                   .weight = static_cast<const BFloat16*>(params.weight),
+                   .x = params.x,
+                   .bias = params.bias,
+                   .epilogue = params.epilogue,
+                   .y = params.y},
+                  plan, stream.get());
+    }
+    case LinearPath::kSkinny: {
+      ASSIGN_OR_RETURN(const SkinnyPlan plan, PlanSkinny(params.n, params.k, multiprocessors_));
+      return SkinnyGemm(params, plan, stream.get());
+    }
+    case LinearPath::kCublasLt:
+      break;
+  }
+  return cublas_lt_->Run(params, stream);
+}
+
+}  // namespace hanlin
