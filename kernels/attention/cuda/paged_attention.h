@@ -21,7 +21,7 @@
 namespace hanlin {
 
 // Bytes of one block of one layer.
-constexpr size_t PagedKvBlockBytes(ComputeType type, int heads, int head_dim) {
+inline size_t PagedKvBlockBytes(ComputeType type, int heads, int head_dim) {
   return 2 * SizeOf(type) * kPagedKvTokens * static_cast<size_t>(heads) * head_dim;
 }
 
