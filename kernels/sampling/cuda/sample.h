@@ -19,14 +19,12 @@
 
 namespace hanlin {
 
+inline constexpr int kSampleMaxRows = 65535;
 inline constexpr int kSampleMaxVocabulary = 400000;
 
 // The slot of a request: parameters as Sampler takes them; counts_row, logprobs, bias and banned
-// are left for the caller.
+// are left for the caller. A slot whose HasPenalties(params) holds needs a row of counts.
 SampleSlot MakeSampleSlot(const SamplingParams& params);
-
-// True when the slot needs a row of counts.
-bool NeedsCounts(const SamplingParams& params);
 
 // Pure function of the shape and of the device: few rows share more multiprocessors each. Ids drawn
 // do not depend on the plan. INVALID_ARGUMENT for a vocabulary or row count out of range.

@@ -67,6 +67,10 @@ struct CudaSampleParams {
   float* top_logprobs = nullptr;
 };
 
+inline constexpr int kSampleThreads = 1024;
+inline constexpr int kSampleScratchBytes = 12080;  // of shared memory, before the logits
+
+// How a batch is laid out on the device; PlanSample chooses it.
 struct SamplePlan {
   int cluster = 1;       // blocks that share a row
   int slice = 0;         // ids per block, a multiple of 64

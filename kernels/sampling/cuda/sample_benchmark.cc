@@ -1,0 +1,134 @@
+// Prints microseconds of one launch of the sampler for batches, filters and distributions, in a
+// graph of ten launches over ten different sets of logits (so that they come from memory where a
+// batch is larger than the L2 cache). Usage: kernels_sampling_cuda_benchmark
+#include <fmt/format.h>
+
+#include <cstdio>
+#include <random>
+#include <vector>
+
+#include "common/cuda/buffer.h"
+#include "common/cuda/device.h"
+#include "common/cuda/stream.h"
+#include "kernels/sampling/cuda/sample.h"
+
+namespace hanlin {
+namespace {
+
+constexpr int kCopies = 10;
+
+struct Setting {
+  const char* name;
+  SamplingParams params;
+  int logprobs = -1;
+};
+
+struct Memory {
+  DeviceBuffer<float> logits, logprob, top_logprobs;
+  DeviceBuffer<SampleSlot> slots;
+  DeviceBuffer<int32_t> row_slots, positions, ids, top_ids;
+  DeviceBuffer<uint16_t> counts;
+};
+
+absl::StatusOr<Memory> Allocate(int rows, int vocabulary, float spread) {
+  std::mt19937 random(1);
+  std::normal_distribution<float> normal(0.0f, spread);
+  std::vector<float> logits(static_cast<size_t>(rows) * vocabulary);
+  for (float& logit : logits) logit = normal(random);
+  Memory m;
+  ASSIGN_OR_RETURN(m.logits, DeviceBuffer<float>::Create(kCopies * logits.size()));
+  for (int i = 0; i < kCopies; ++i) {
+    RETURN_IF_CUDA_ERROR(cudaMemcpy(m.logits.data() + i * logits.size(), logits.data(),
+                                    logits.size() * sizeof(float), cudaMemcpyHostToDevice));
+  }
+  std::vector<int32_t> numbers(rows);
+  for (int r = 0; r < rows; ++r) numbers[r] = r;
+  ASSIGN_OR_RETURN(m.row_slots, DeviceBuffer<int32_t>::From(numbers));
+  ASSIGN_OR_RETURN(m.positions, DeviceBuffer<int32_t>::From(numbers));
+  ASSIGN_OR_RETURN(m.ids, DeviceBuffer<int32_t>::Create(rows));
+  ASSIGN_OR_RETURN(m.logprob, DeviceBuffer<float>::Create(rows));
+  ASSIGN_OR_RETURN(m.top_ids, DeviceBuffer<int32_t>::Create(rows * kSampleMaxLogprobs));
+  ASSIGN_OR_RETURN(m.top_logprobs, DeviceBuffer<float>::Create(rows * kSampleMaxLogprobs));
+  ASSIGN_OR_RETURN(m.slots, DeviceBuffer<SampleSlot>::Create(rows));
+  ASSIGN_OR_RETURN(m.counts, DeviceBuffer<uint16_t>::Create(logits.size()));
+  RETURN_IF_ERROR(m.counts.Clear());
+  return m;
+}
+
+absl::StatusOr<double> Microseconds(const CudaDevice& device, const CudaStream& stream,
+                                    const Memory& m, int rows, int vocabulary,
+                                    const Setting& setting) {
+  std::vector<SampleSlot> slots(rows, MakeSampleSlot(setting.params));
+  for (int r = 0; r < rows; ++r) {
+    slots[r].seed = r;
+    slots[r].logprobs = setting.logprobs;
+    if (HasPenalties(setting.params)) slots[r].counts_row = r;
+  }
+  RETURN_IF_CUDA_ERROR(
+      cudaMemcpy(m.slots.data(), slots.data(), rows * sizeof(SampleSlot), cudaMemcpyHostToDevice));
+  ASSIGN_OR_RETURN(const SamplePlan plan, PlanSample(rows, vocabulary, device));
+  ASSIGN_OR_RETURN(const CudaGraph graph, CudaGraph::Capture(stream, [&]() -> absl::Status {
+                     for (int i = 0; i < kCopies; ++i) {
+                       RETURN_IF_ERROR(CudaSample(
+                           {.rows = rows,
+                            .vocabulary = vocabulary,
+                            .logits = m.logits.data() + static_cast<size_t>(i) * rows * vocabulary,
+                            .logits_stride = vocabulary,
+                            .row_slots = m.row_slots.data(),
+                            .slots = m.slots.data(),
+                            .positions = m.positions.data(),
+                            .counts = m.counts.data(),
+                            .ids = m.ids.data(),
+                            .logprob = m.logprob.data(),
+                            .top_ids = m.top_ids.data(),
+                            .top_logprobs = m.top_logprobs.data()},
+                           plan, stream.get()));
+                     }
+                     return absl::OkStatus();
+                   }));
+  ASSIGN_OR_RETURN(const double milliseconds,
+                   MeasureMilliseconds(stream, 7, 4, [&] { return graph.Launch(stream); }));
+  return milliseconds / kCopies * 1000;
+}
+
+absl::Status Main() {
+  ASSIGN_OR_RETURN(const CudaDevice device, OpenCudaDevice(0));
+  ASSIGN_OR_RETURN(const CudaStream stream, CudaStream::Create());
+  const std::vector<Setting> settings = {
+      {"greedy", {.temperature = 0}},
+      {"temperature 1", {}},
+      {"top-k 50", {.top_k = 50}},
+      {"top-p 0.9", {.top_p = 0.9f}},
+      {"top-k 50, top-p 0.9", {.top_k = 50, .top_p = 0.9f}},
+      {"min-p 0.05", {.min_p = 0.05f}},
+      {"penalties, top-p 0.9",
+       {.top_p = 0.9f,
+        .repetition_penalty = 1.1f,
+        .presence_penalty = 0.2f,
+        .frequency_penalty = 0.1f}},
+      {"top-p 0.9, 20 logprobs", {.top_p = 0.9f}, 20},
+  };
+  constexpr int kVocabulary = 51200;
+  fmt::print("{}: microseconds a launch, vocabulary {}\n", device.name, kVocabulary);
+  for (int rows : {1, 8, 32, 64, 128}) {
+    for (float spread : {6.0f, 2.5f, 0.5f}) {
+      ASSIGN_OR_RETURN(const Memory memory, Allocate(rows, kVocabulary, spread));
+      for (const Setting& setting : settings) {
+        ASSIGN_OR_RETURN(const double us,
+                         Microseconds(device, stream, memory, rows, kVocabulary, setting));
+        fmt::print("batch {:3} spread {:3.1f} {:24} {:7.2f} us\n", rows, spread, setting.name, us);
+      }
+      std::fflush(stdout);
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+}  // namespace hanlin
+
+int main() {
+  const absl::Status status = hanlin::Main();
+  if (!status.ok()) fmt::print(stderr, "{}\n", hanlin::Message(status));
+  return status.ok() ? 0 : 1;
+}
