@@ -52,6 +52,6 @@ function(hanlin_cuda_benchmark)
   set_target_properties(${A_NAME} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/benchmark)
 endfunction()
 
-foreach(folder common/cuda kernels/base/cuda kernels/gemv/cuda kernels/gemm/cuda kernels/attention/cuda kernels/sampling/cuda)
+foreach(folder common/cuda kernels/base/cuda kernels/gemv/cuda kernels/gemm/cuda kernels/attention/cuda kernels/sampling/cuda kernels/norm/cuda kernels/embed/cuda)
   add_subdirectory(${folder})
 endforeach()

@@ -1,0 +1,333 @@
+// Decode attention, bf16. A cluster of blocks serves a head of a sequence; warp i of all its warps
+// takes the cache blocks i, i + warps, ... as tiles of 16 positions, which arrive through a ring of
+// bulk copies. In a warp, a position is served by head_dim / 8 lanes with a 16-byte vector each, so
+// 4, 3 or 2 positions at a time; every such group of lanes has its own running maximum and sum.
+// Nothing is exchanged between warps until the end: each sends its partial result to the first
+// block of the cluster, which adds them up in the order of the warps.
+//
+// Shared memory: the rings [warps][stages][K tile | V tile], then in the first block of the cluster
+// the partial results float [cluster * warps][head_dim] and {maximum, sum} [cluster * warps].
+//
+// Before the dependency wait: context, block tables and the first tiles. After it: q, and K and V
+// of the new token, which one warp takes from qkv and stores in the cache.
+#include <cmath>
+
+#include "kernels/attention/cuda/paged_attention_params.h"
+#include "kernels/base/cuda/launch.cuh"
+#include "kernels/base/cuda/ptx.cuh"
+#include "kernels/base/cuda/vectors.cuh"
+
+namespace hanlin {
+namespace {
+
+constexpr int kMaxWarps = 16;
+constexpr int kMaxStages = 4;
+constexpr unsigned kAllLanes = 0xffffffffu;
+
+template <int kHeadDim>
+struct Tile {
+  static constexpr int kLanes = kHeadDim / 8;  // of a position
+  static constexpr int kGroups = 32 / kLanes;  // positions at a time
+  static constexpr int kRounds = (kPagedKvTokens + kGroups - 1) / kGroups;
+  static constexpr int kBytes = kPagedKvTokens * kHeadDim * 2;  // of K or V
+  static constexpr int kVectors = kBytes / 16;
+};
+
+// What a lane knows of the softmax over the positions of its group: o is not divided by `sum` yet.
+struct Partial {
+  float maximum = -INFINITY;
+  float sum = 0.0f;
+  float o[8] = {};
+};
+
+__device__ __forceinline__ float Dot(const float (&q)[8], uint4 k) {
+  float even = q[0] * LowBFloat16(k.x), odd = q[1] * HighBFloat16(k.x);
+  even = fmaf(q[2], LowBFloat16(k.y), even);
+  odd = fmaf(q[3], HighBFloat16(k.y), odd);
+  even = fmaf(q[4], LowBFloat16(k.z), even);
+  odd = fmaf(q[5], HighBFloat16(k.z), odd);
+  even = fmaf(q[6], LowBFloat16(k.w), even);
+  odd = fmaf(q[7], HighBFloat16(k.w), odd);
+  return even + odd;
+}
+
+__device__ __forceinline__ void AddScaled(float weight, uint4 v, float (&o)[8]) {
+  o[0] = fmaf(weight, LowBFloat16(v.x), o[0]);
+  o[1] = fmaf(weight, HighBFloat16(v.x), o[1]);
+  o[2] = fmaf(weight, LowBFloat16(v.y), o[2]);
+  o[3] = fmaf(weight, HighBFloat16(v.y), o[3]);
+  o[4] = fmaf(weight, LowBFloat16(v.z), o[4]);
+  o[5] = fmaf(weight, HighBFloat16(v.z), o[5]);
+  o[6] = fmaf(weight, LowBFloat16(v.w), o[6]);
+  o[7] = fmaf(weight, HighBFloat16(v.w), o[7]);
+}
+
+// Sum over the lanes of a group, the same in all of them.
+template <int kLanes>
+__device__ __forceinline__ float GroupSum(float value, int first_lane) {
+  if constexpr (kLanes == 10) {
+    const float pairs = value + __shfl_down_sync(kAllLanes, value, 5);  // lanes 0 to 4
+    const float fours = pairs + __shfl_down_sync(kAllLanes, pairs, 2);  // lanes 0 and 1
+    return __shfl_sync(kAllLanes, fours, first_lane) +
+           __shfl_sync(kAllLanes, fours, first_lane + 1) +
+           __shfl_sync(kAllLanes, pairs, first_lane + 4);
+  } else {
+#pragma unroll
+    for (int offset = kLanes / 2; offset > 0; offset /= 2) {
+      value += __shfl_xor_sync(kAllLanes, value, offset);
+    }
+    return value;
+  }
+}
+
+// Moves the partial result to the maximum of itself and `score`s; returns that maximum, or 0 where
+// there is none yet, for which every weight comes out as 0.
+__device__ __forceinline__ float Rescale(float maximum, Partial& partial) {
+  const float reference = maximum == -INFINITY ? 0.0f : maximum;
+  const float factor = exp2f(partial.maximum - reference);
+  partial.maximum = maximum;
+  partial.sum *= factor;
+#pragma unroll
+  for (float& value : partial.o) value *= factor;
+  return reference;
+}
+
+// Adds the first `valid` positions of a tile.
+template <int kHeadDim>
+__device__ __forceinline__ void AddTile(const uint4* k, const uint4* v, int valid,
+                                        const float (&q)[8], Partial& partial) {
+  using T = Tile<kHeadDim>;
+  const int lane = threadIdx.x % 32;
+  const int group = lane / T::kLanes;
+  const int column = lane % T::kLanes;
+  float score[T::kRounds];
+#pragma unroll
+  for (int r = 0; r < T::kRounds; ++r) {
+    const int position = min(r * T::kGroups + group, kPagedKvTokens - 1);
+    score[r] = Dot(q, k[position * T::kLanes + column]);
+  }
+  float maximum = partial.maximum;
+#pragma unroll
+  for (int r = 0; r < T::kRounds; ++r) {
+    const float sum = GroupSum<T::kLanes>(score[r], group * T::kLanes);
+    const bool counts = group < T::kGroups && r * T::kGroups + group < valid;
+    score[r] = counts ? sum : -INFINITY;
+    maximum = fmaxf(maximum, score[r]);
+  }
+  const float reference = Rescale(maximum, partial);
+#pragma unroll
+  for (int r = 0; r < T::kRounds; ++r) {
+    const int position = min(r * T::kGroups + group, kPagedKvTokens - 1);
+    const float weight = exp2f(score[r] - reference);
+    partial.sum += weight;
+    // A slot that was never written may hold NaN.
+    if (position < valid) AddScaled(weight, v[position * T::kLanes + column], partial.o);
+  }
+}
+
+// Adds one position, which only the first group of lanes counts.
+template <int kHeadDim>
+__device__ __forceinline__ void AddToken(uint4 k, uint4 v, const float (&q)[8], Partial& partial) {
+  using T = Tile<kHeadDim>;
+  const int group = threadIdx.x % 32 / T::kLanes;
+  const float sum = GroupSum<T::kLanes>(Dot(q, k), group * T::kLanes);
+  const float score = group == 0 ? sum : -INFINITY;
+  const float reference = Rescale(fmaxf(partial.maximum, score), partial);
+  const float weight = exp2f(score - reference);
+  partial.sum += weight;
+  AddScaled(weight, v, partial.o);
+}
+
+// Adds up the groups of the warp; the result is in the lanes of the first one.
+template <int kHeadDim>
+__device__ __forceinline__ void MergeGroups(Partial& partial) {
+  using T = Tile<kHeadDim>;
+  float maximum = partial.maximum;
+#pragma unroll
+  for (int g = 0; g < T::kGroups; ++g) {
+    maximum = fmaxf(maximum, __shfl_sync(kAllLanes, partial.maximum, g * T::kLanes));
+  }
+  Rescale(maximum, partial);
+  const auto add = [](float& value) {
+    const float own = value;
+#pragma unroll
+    for (int g = 1; g < T::kGroups; ++g) {
+      value += __shfl_down_sync(kAllLanes, own, g * T::kLanes);
+    }
+  };
+  add(partial.sum);
+#pragma unroll
+  for (float& value : partial.o) add(value);
+}
+
+// Adds up the partial results of all warps of the cluster and stores them.
+template <int kHeadDim>
+__device__ __forceinline__ void MergeWarps(const float* o, const float2* maxima_and_sums, int warps,
+                                           uint32_t* out) {
+  for (int i = threadIdx.x; i < kHeadDim / 2; i += blockDim.x) {
+    float maximum = -INFINITY;
+#pragma unroll 8
+    for (int w = 0; w < warps; ++w) maximum = fmaxf(maximum, maxima_and_sums[w].x);
+    float sum = 0.0f, low = 0.0f, high = 0.0f;
+#pragma unroll 8
+    for (int w = 0; w < warps; ++w) {
+      const float2 state = maxima_and_sums[w];
+      const float2 value = reinterpret_cast<const float2*>(o + w * kHeadDim)[i];
+      const float factor = exp2f(state.x - maximum);
+      sum = fmaf(factor, state.y, sum);
+      low = fmaf(factor, value.x, low);
+      high = fmaf(factor, value.y, high);
+    }
+    out[i] = PackBFloat16(low / sum, high / sum);
+  }
+}
+
+template <int kHeadDim>
+__global__ __launch_bounds__(kMaxWarps *
+                             32) void DecodeKernel(const __grid_constant__ DecodeAttentionParams p,
+                                                   int stages, float scale) {
+  using T = Tile<kHeadDim>;
+  extern __shared__ __align__(128) uint8_t shared[];
+  __shared__ uint64_t barriers[kMaxWarps][kMaxStages];
+  __shared__ uint64_t merged;
+  const int warps = blockDim.x / 32, all_warps = warps * gridDim.x;
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  const int rank = blockIdx.x, head = blockIdx.y, row = blockIdx.z, heads = gridDim.y;
+  const int first = rank * warps + warp;  // tile, then every all_warps-th
+  const int context = __ldcg(p.context + row);
+  if (context < 0) {
+    ptx::StartNext();
+    ptx::WaitForPrevious();  // whoever waits for this kernel waits for those before it, too
+    return;
+  }
+  const int tiles = (context + kPagedKvTokens - 1) / kPagedKvTokens;
+  const int count = tiles > first ? (tiles - first + all_warps - 1) / all_warps : 0;
+  const int32_t* table = p.kv.block_tables + row * p.kv.table_stride;
+  auto* cache = static_cast<uint8_t*>(p.kv.base);
+  const auto piece = [&](int block, int part) {  // K (0) or V (1) of this head in a cache block
+    return cache + ((static_cast<int64_t>(block) * 2 + part) * heads + head) * T::kBytes;
+  };
+
+  uint8_t* ring = shared + warp * stages * 2 * T::kBytes;
+  int entry = lane < count ? __ldcg(table + first + lane * all_warps) : 0;  // of tiles i .. i + 31
+  const auto issue = [&](int i) {  // by the whole warp, for i = 0, 1, 2, ...
+    if (i % 32 == 0 && i > 0) {
+      entry = i + lane < count ? __ldcg(table + first + (i + lane) * all_warps) : 0;
+    }
+    const int block = __shfl_sync(kAllLanes, entry, i % 32);
+    if (lane == 0) {
+      uint64_t* barrier = &barriers[warp][i % stages];
+      uint8_t* slot = ring + i % stages * 2 * T::kBytes;
+      ptx::ArriveExpect(barrier, 2 * T::kBytes);
+      ptx::BulkCopyStreaming(slot, piece(block, 0), T::kBytes, barrier);
+      ptx::BulkCopyStreaming(slot + T::kBytes, piece(block, 1), T::kBytes, barrier);
+    }
+  };
+  auto* partials = reinterpret_cast<float*>(shared + warps * stages * 2 * T::kBytes);
+  auto* states = reinterpret_cast<float2*>(partials + all_warps * kHeadDim);
+  if (lane == 0) {
+    for (int s = 0; s < stages; ++s) ptx::BarrierInit(&barriers[warp][s], 1);
+    if (warp == 0) ptx::BarrierInit(&merged, 1);
+    ptx::FenceBarrierInit();
+    if (warp == 0) ptx::ArriveExpect(&merged, all_warps * (kHeadDim + 2) * sizeof(float));
+  }
+  __syncwarp();
+  for (int i = 0; i < min(stages, count); ++i) issue(i);
+  const bool has_new_token = first == tiles % all_warps;  // no warp has fewer tiles
+  const int new_block = has_new_token ? __ldcg(table + context / kPagedKvTokens) : 0;
+  ptx::StartNext();
+  if (gridDim.x > 1) {  // `merged` of the first block is ready, and the block runs
+    ptx::ClusterArrive();
+    ptx::ClusterWait();
+  } else {
+    __syncthreads();
+  }
+
+  ptx::WaitForPrevious();
+  const int column = lane % T::kLanes;
+  const auto* qkv = static_cast<const uint4*>(p.qkv) +
+                    (static_cast<int64_t>(row) * 3 * heads + head) * T::kLanes + column;
+  const uint4 q_bits = __ldcg(qkv);
+  uint4 new_k = {}, new_v = {};
+  if (has_new_token) {
+    new_k = __ldcg(qkv + heads * T::kLanes);
+    new_v = __ldcg(qkv + 2 * heads * T::kLanes);
+  }
+  const float q[8] = {LowBFloat16(q_bits.x) * scale, HighBFloat16(q_bits.x) * scale,
+                      LowBFloat16(q_bits.y) * scale, HighBFloat16(q_bits.y) * scale,
+                      LowBFloat16(q_bits.z) * scale, HighBFloat16(q_bits.z) * scale,
+                      LowBFloat16(q_bits.w) * scale, HighBFloat16(q_bits.w) * scale};
+  Partial partial;
+  int stage = 0;
+  uint32_t parity = 0;
+  for (int i = 0; i < count; ++i) {
+    ptx::BarrierWait(&barriers[warp][stage], parity);
+    const auto* k = reinterpret_cast<const uint4*>(ring + stage * 2 * T::kBytes);
+    const int valid = context - (first + i * all_warps) * kPagedKvTokens;
+    AddTile<kHeadDim>(k, k + T::kVectors, valid, q, partial);
+    __syncwarp();  // every lane has read the slot
+    if (i + stages < count) issue(i + stages);
+    if (++stage == stages) {
+      stage = 0;
+      parity ^= 1;
+    }
+  }
+  if (has_new_token) {
+    AddToken<kHeadDim>(new_k, new_v, q, partial);
+    if (lane < T::kLanes) {
+      const int at = context % kPagedKvTokens * T::kLanes + column;
+      reinterpret_cast<uint4*>(piece(new_block, 0))[at] = new_k;
+      reinterpret_cast<uint4*>(piece(new_block, 1))[at] = new_v;
+    }
+  }
+  MergeGroups<kHeadDim>(partial);
+  const uint32_t barrier = ptx::ClusterAddress(&merged, 0);
+  if (lane < T::kLanes) {
+    const uint32_t to = ptx::ClusterAddress(partials + first * kHeadDim + column * 8, 0);
+    const float(&o)[8] = partial.o;
+    ptx::StoreAsync(to, make_float4(o[0], o[1], o[2], o[3]), barrier);
+    ptx::StoreAsync(to + 16, make_float4(o[4], o[5], o[6], o[7]), barrier);
+    if (lane == 0) {
+      ptx::StoreAsync(ptx::ClusterAddress(states + first, 0),
+                      make_float2(partial.maximum, partial.sum), barrier);
+    }
+  }
+  if (rank != 0 || threadIdx.x >= kHeadDim / 2) return;
+  ptx::BarrierWait(&merged, 0);
+  MergeWarps<kHeadDim>(
+      partials, states, all_warps,
+      static_cast<uint32_t*>(p.out) + (static_cast<int64_t>(row) * heads + head) * (kHeadDim / 2));
+}
+
+template <int kHeadDim>
+cudaError_t Launch(const DecodeAttentionParams& p, const DecodeAttentionPlan& plan,
+                   cudaStream_t stream) {
+  const float scale = 1.44269504f / sqrtf(kHeadDim);  // exp(x) = 2^(x log2 e)
+  return LaunchDependent(DecodeKernel<kHeadDim>,
+                         {.grid = dim3(plan.cluster, p.kv.heads, p.batch),
+                          .block = dim3(plan.warps * 32),
+                          .shared_bytes = plan.shared_bytes,
+                          .cluster = plan.cluster},
+                         stream, p, plan.stages, scale);
+}
+
+}  // namespace
+
+cudaError_t LaunchDecodeAttention(const DecodeAttentionParams& params,
+                                  const DecodeAttentionPlan& plan, cudaStream_t stream) {
+  if (plan.warps < 1 || plan.warps > kMaxWarps || plan.stages < 1 || plan.stages > kMaxStages) {
+    return cudaErrorInvalidValue;
+  }
+  switch (params.kv.head_dim) {
+    case 64:
+      return Launch<64>(params, plan, stream);
+    case 80:
+      return Launch<80>(params, plan, stream);
+    case 128:
+      return Launch<128>(params, plan, stream);
+    default:
+      return cudaErrorInvalidValue;
+  }
+}
+
+}  // namespace hanlin

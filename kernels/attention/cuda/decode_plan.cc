@@ -1,0 +1,53 @@
+// The heuristics of decode attention: kWarps warps a (sequence, head), always, so that the bits of
+// a row depend on nothing but its own context. A small batch spreads them over a cluster of blocks,
+// one block a multiprocessor at most; a large one keeps them together.
+#include <algorithm>
+
+#include "kernels/attention/cuda/paged_attention.h"
+
+namespace hanlin {
+namespace {
+
+constexpr int kWarps = 16;
+constexpr int kMaxCluster = 8;
+constexpr size_t kReserved = 2048;  // static shared memory of the kernel, and what the system takes
+constexpr int kMaxGridRows = 65535;
+
+size_t SharedBytes(int head_dim, int warps, int stages) {
+  const size_t ring = 2 * kPagedKvTokens * static_cast<size_t>(head_dim) * sizeof(BFloat16);
+  return warps * stages * ring + kWarps * (head_dim + 2) * sizeof(float);
+}
+
+}  // namespace
+
+absl::StatusOr<DecodeAttentionPlan> PlanDecodeAttention(ComputeType type, int batch, int heads,
+                                                        int head_dim, int multiprocessors,
+                                                        size_t shared_memory_per_block) {
+  if (batch < 1 || batch > kMaxGridRows || heads < 1 || heads > kMaxGridRows) {
+    return InvalidArgument("decode attention of batch {} and {} heads, want 1 to {}", batch, heads,
+                           kMaxGridRows);
+  }
+  if (head_dim < 8 || head_dim % 8 != 0 || head_dim > kPagedMaxHeadDim) {
+    return InvalidArgument("head size is {}, want a multiple of 8 up to {}", head_dim,
+                           kPagedMaxHeadDim);
+  }
+  if (multiprocessors < 1) return InvalidArgument("{} multiprocessors", multiprocessors);
+  DecodeAttentionPlan plan;
+  const bool fast_size = head_dim == 64 || head_dim == 80 || head_dim == 128;
+  if (type != ComputeType::kBFloat16 || !fast_size ||
+      SharedBytes(head_dim, kWarps, 1) + kReserved > shared_memory_per_block) {
+    plan.plain = true;
+    return plan;
+  }
+  const int64_t pairs = static_cast<int64_t>(batch) * heads;
+  while (plan.cluster < kMaxCluster && pairs * plan.cluster * 2 <= multiprocessors) {
+    plan.cluster *= 2;
+  }
+  if (plan.cluster == 1 && head_dim == 128) plan.cluster = 2;
+  plan.warps = kWarps / plan.cluster;
+  plan.stages = plan.cluster > 2 ? 2 : 1;
+  plan.shared_bytes = SharedBytes(head_dim, plan.warps, plan.stages);
+  return plan;
+}
+
+}  // namespace hanlin
