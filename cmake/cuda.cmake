@@ -1,21 +1,26 @@
-# CUDA is optional: with nvcc at hand HANLIN_CUDA is on and common/cuda and kernels/*/cuda are built for one
-# architecture; without it, or under a sanitizer, everything else builds unchanged. The runtime is linked statically,
-# so a binary needs only the driver. Device code sees neither abseil nor fmt: a .cu file exports launchers that return
-# cudaError_t, the .cc file beside it checks the parameters and speaks absl::Status.
+# CUDA is optional: with nvcc at hand HANLIN_CUDA is on and the GPU's code is built; without it everything else builds
+# unchanged, and asking for a GPU is an error. The runtime is linked statically, so a binary needs only the driver.
+# Device code sees neither abseil nor fmt: a .cu file exports launchers that return cudaError_t, the .cc file beside it
+# checks the parameters and speaks absl::Status. Under a sanitizer the host code is instrumented, the device code not.
 find_program(HANLIN_NVCC nvcc HINTS ENV CUDACXX ENV CUDA_PATH /usr/local/cuda PATH_SUFFIXES bin)
-if(HANLIN_NVCC AND NOT HANLIN_SANITIZE)
+if(HANLIN_NVCC)
   set(HANLIN_CUDA_DEFAULT ON)
 else()
   set(HANLIN_CUDA_DEFAULT OFF)
 endif()
-option(HANLIN_CUDA "Build the CUDA kernels" ${HANLIN_CUDA_DEFAULT})
-set(HANLIN_CUDA_ARCHITECTURES 90a CACHE STRING "Compute capability that the kernels are compiled for")
+option(HANLIN_CUDA "Build the code for GPUs" ${HANLIN_CUDA_DEFAULT})
+set(HANLIN_CUDA_ARCHITECTURES 90a CACHE STRING "Architectures that the kernels are compiled for, a list")
 if(NOT HANLIN_CUDA)
   return()
 endif()
+foreach(architecture ${HANLIN_CUDA_ARCHITECTURES})
+  if(NOT architecture STREQUAL "90a")
+    message(FATAL_ERROR "HANLIN_CUDA_ARCHITECTURES holds ${architecture}: the kernels use Hopper's instructions, want 90a")
+  endif()
+endforeach()
 
 set(CMAKE_CUDA_COMPILER ${HANLIN_NVCC})
-set(CMAKE_CUDA_ARCHITECTURES ${HANLIN_CUDA_ARCHITECTURES}-real)
+list(TRANSFORM HANLIN_CUDA_ARCHITECTURES APPEND -real OUTPUT_VARIABLE CMAKE_CUDA_ARCHITECTURES)
 set(CMAKE_CUDA_RUNTIME_LIBRARY None)  # CUDA::cudart_static is linked by name
 if(CMAKE_CXX_COMPILER_LAUNCHER)
   set(CMAKE_CUDA_COMPILER_LAUNCHER ${CMAKE_CXX_COMPILER_LAUNCHER})
@@ -52,6 +57,5 @@ function(hanlin_cuda_benchmark)
   set_target_properties(${A_NAME} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/benchmark)
 endfunction()
 
-foreach(folder common/cuda kernels/base/cuda kernels/gemv/cuda kernels/gemm/cuda kernels/attention/cuda kernels/sampling/cuda kernels/norm/cuda kernels/embed/cuda)
-  add_subdirectory(${folder})
-endforeach()
+# Added by the root once everything that they link is known.
+set(HANLIN_CUDA_FOLDERS common/cuda kernels/base/cuda kernels/gemv/cuda kernels/gemm/cuda kernels/attention/cuda kernels/sampling/cuda kernels/norm/cuda kernels/embed/cuda)

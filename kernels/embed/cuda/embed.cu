@@ -1,0 +1,90 @@
+// The kernel of embed.h: a block per row, four elements a thread where alignment allows.
+#include <cuda_bf16.h>
+
+#include "kernels/base/cuda/ptx.cuh"
+#include "kernels/embed/cuda/embed_params.h"
+
+namespace hanlin {
+namespace {
+
+constexpr int kMaxThreads = 512;
+
+__device__ __forceinline__ float4 Load4(const float* p) {
+  return __ldg(reinterpret_cast<const float4*>(p));
+}
+__device__ __forceinline__ float4 Load4(const __nv_bfloat16* p) {
+  const uint2 bits = __ldg(reinterpret_cast<const uint2*>(p));
+  return make_float4(__uint_as_float(bits.x << 16), __uint_as_float(bits.x & 0xffff0000u),
+                     __uint_as_float(bits.y << 16), __uint_as_float(bits.y & 0xffff0000u));
+}
+__device__ __forceinline__ float Load1(const float* p) { return __ldg(p); }
+__device__ __forceinline__ float Load1(const __nv_bfloat16* p) {
+  return __bfloat162float(__ldg(p));
+}
+__device__ __forceinline__ float4 Plus(float4 a, float4 b) {
+  return make_float4(a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w);
+}
+
+template <typename T, bool kVectors>
+__global__ __launch_bounds__(kMaxThreads) void EmbedKernel(
+    const __grid_constant__ CudaEmbedParams p) {
+  ptx::StartNext();
+  ptx::WaitForPrevious();
+  const int64_t row = blockIdx.x;
+  const int64_t width = p.width;
+  int64_t id = __ldcg(p.ids + row);
+  if (id < 0) id = p.drawn != nullptr ? __ldcg(p.drawn - 1 - id) : -1;
+  const int32_t listed = __ldcg(p.positions + row);
+  const int64_t position = static_cast<int64_t>(listed) + p.position_offset;
+  const int64_t word = id - p.vocabulary_begin;
+  const bool real = listed >= 0;
+  const T* words = real && word >= 0 && word < p.vocabulary_rows
+                       ? static_cast<const T*>(p.table) + word * width
+                       : nullptr;
+  const bool placed =
+      real && p.position_table != nullptr && position >= 0 && position < p.num_positions;
+  const float* places = placed ? p.position_table + position * width : nullptr;
+  float* x = p.x + row * width;
+  if (kVectors) {
+    for (int64_t i = 4 * threadIdx.x; i < width; i += 4 * blockDim.x) {
+      float4 sum = words != nullptr ? Load4(words + i) : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+      if (places != nullptr) sum = Plus(sum, Load4(places + i));
+      *reinterpret_cast<float4*>(x + i) = sum;
+    }
+  } else {
+    for (int64_t i = threadIdx.x; i < width; i += blockDim.x) {
+      const float sum = words != nullptr ? Load1(words + i) : 0.0f;
+      x[i] = places != nullptr ? sum + Load1(places + i) : sum;
+    }
+  }
+}
+
+template <typename T>
+cudaError_t Launch(const CudaEmbedParams& params, cudaStream_t stream) {
+  const uintptr_t pointers = reinterpret_cast<uintptr_t>(params.table) |
+                             reinterpret_cast<uintptr_t>(params.position_table) |
+                             reinterpret_cast<uintptr_t>(params.x);
+  const bool vectors = params.width % 4 == 0 && pointers % 16 == 0;
+  const int64_t items = vectors ? params.width / 4 : params.width;
+  cudaLaunchAttribute attribute;
+  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attribute.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config = {};
+  config.gridDim = static_cast<unsigned>(params.rows);
+  config.blockDim =
+      items >= kMaxThreads ? kMaxThreads : static_cast<unsigned>(items + 31) / 32 * 32;
+  config.stream = stream;
+  config.attrs = &attribute;
+  config.numAttrs = 1;
+  return cudaLaunchKernelEx(&config, vectors ? EmbedKernel<T, true> : EmbedKernel<T, false>,
+                            params);
+}
+
+}  // namespace
+
+cudaError_t LaunchEmbed(const CudaEmbedParams& params, cudaStream_t stream) {
+  return params.table_type == ComputeType::kFloat32 ? Launch<float>(params, stream)
+                                                    : Launch<__nv_bfloat16>(params, stream);
+}
+
+}  // namespace hanlin
