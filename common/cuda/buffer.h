@@ -58,8 +58,10 @@ class DeviceBuffer {
     if (source.size() != size_) {
       return InvalidArgument("copy of {} elements into {}", source.size(), size_);
     }
-    return CudaStatus(cudaMemcpy(data_, source.data(), size_ * sizeof(T), cudaMemcpyHostToDevice),
-                      "copy to the device");
+    RETURN_IF_CUDA_ERROR(
+        cudaMemcpy(data_, source.data(), size_ * sizeof(T), cudaMemcpyHostToDevice));
+    // From pageable memory the call may return when the bytes are staged; other streams would race.
+    return CudaStatus(cudaStreamSynchronize(nullptr), "copy to the device");
   }
 
   absl::StatusOr<std::vector<T>> ToHost() const {

@@ -281,19 +281,28 @@ __global__ __launch_bounds__(kMaxWarps *
     }
   }
   MergeGroups<kHeadDim>(partial);
-  const uint32_t barrier = ptx::ClusterAddress(&merged, 0);
-  if (lane < T::kLanes) {
-    const uint32_t to = ptx::ClusterAddress(partials + first * kHeadDim + column * 8, 0);
-    const float(&o)[8] = partial.o;
-    ptx::StoreAsync(to, make_float4(o[0], o[1], o[2], o[3]), barrier);
-    ptx::StoreAsync(to + 16, make_float4(o[4], o[5], o[6], o[7]), barrier);
-    if (lane == 0) {
-      ptx::StoreAsync(ptx::ClusterAddress(states + first, 0),
-                      make_float2(partial.maximum, partial.sum), barrier);
+  const float(&o)[8] = partial.o;
+  const float4 low = make_float4(o[0], o[1], o[2], o[3]);
+  const float4 high = make_float4(o[4], o[5], o[6], o[7]);
+  const float2 state = make_float2(partial.maximum, partial.sum);
+  float* to = partials + first * kHeadDim + column * 8;
+  if (gridDim.x > 1) {
+    const uint32_t barrier = ptx::ClusterAddress(&merged, 0);
+    if (lane < T::kLanes) {
+      ptx::StoreAsync(ptx::ClusterAddress(to, 0), low, barrier);
+      ptx::StoreAsync(ptx::ClusterAddress(to + 4, 0), high, barrier);
     }
+    if (lane == 0) ptx::StoreAsync(ptx::ClusterAddress(states + first, 0), state, barrier);
+    if (rank != 0 || threadIdx.x >= kHeadDim / 2) return;
+    ptx::BarrierWait(&merged, 0);
+  } else {
+    if (lane < T::kLanes) {
+      reinterpret_cast<float4*>(to)[0] = low;
+      reinterpret_cast<float4*>(to)[1] = high;
+    }
+    if (lane == 0) states[first] = state;
+    __syncthreads();
   }
-  if (rank != 0 || threadIdx.x >= kHeadDim / 2) return;
-  ptx::BarrierWait(&merged, 0);
   MergeWarps<kHeadDim>(
       partials, states, all_warps,
       static_cast<uint32_t*>(p.out) + (static_cast<int64_t>(row) * heads + head) * (kHeadDim / 2));

@@ -77,7 +77,8 @@ __device__ __forceinline__ float4 LoadFromCluster(uint32_t address) {
   return v;
 }
 
-// Stores into the shared memory of a block of the cluster and counts the bytes on its barrier
+// Stores into the shared memory of a block of the cluster (an illegal instruction in a kernel that
+// was launched without one) and counts the bytes on its barrier
 // (addresses of ClusterAddress); whoever waits for the barrier sees the values.
 __device__ __forceinline__ void StoreAsync(uint32_t address, float4 value, uint32_t barrier) {
   asm volatile(
