@@ -11,14 +11,13 @@
 #include <charconv>
 #include <mutex>
 
-#include "common/io/file.h"
 #include "common/obs/log.h"
+#include "common/rpc/tls.h"
 #include "common/status/status.h"
 
 namespace hanlin {
 namespace {
 
-constexpr uint64_t kMaxPemBytes = 1 << 20;
 // A request carries a handful of short headers; gRPC 1.51 spends seconds of CPU on megabytes of
 // them (CVE-2023-33953), so more than this is refused.
 constexpr int kMaxMetadataBytes = 16 << 10;
@@ -50,22 +49,12 @@ absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> Credentials(const TlsFi
     }
     return grpc::InsecureServerCredentials();
   }
-  if (tls.certificate_chain.empty() || tls.private_key.empty()) {
-    return InvalidArgument("TLS wants both a certificate and a private key, got only \"{}{}\"",
-                           tls.certificate_chain, tls.private_key);
-  }
+  ASSIGN_OR_RETURN(KeyPair pair, ReadKeyPair(tls.certificate_chain, tls.private_key));
   grpc::SslServerCredentialsOptions options;
-  ASSIGN_OR_RETURN(std::string key, ReadFile(tls.private_key, kMaxPemBytes));
-  ASSIGN_OR_RETURN(std::string chain, ReadFile(tls.certificate_chain, kMaxPemBytes));
-  for (const auto& [text, path] :
-       {std::pair{&key, &tls.private_key}, {&chain, &tls.certificate_chain}}) {
-    if (text->find("-----BEGIN") == std::string::npos) {
-      return InvalidArgument("{} is not a PEM file", *path);
-    }
-  }
-  options.pem_key_cert_pairs.push_back({std::move(key), std::move(chain)});
+  options.pem_key_cert_pairs.push_back(
+      {std::move(pair.private_key), std::move(pair.certificate_chain)});
   if (!tls.client_ca.empty()) {
-    ASSIGN_OR_RETURN(options.pem_root_certs, ReadFile(tls.client_ca, kMaxPemBytes));
+    ASSIGN_OR_RETURN(options.pem_root_certs, ReadCertificates(tls.client_ca));
     options.client_certificate_request = GRPC_SSL_REQUEST_AND_REQUIRE_CLIENT_CERTIFICATE_AND_VERIFY;
   }
   return grpc::SslServerCredentials(options);
@@ -117,33 +106,45 @@ absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Create(const Options& opti
   RaiseDescriptorLimit();
   grpc::ServerBuilder builder;
   SetChannelArguments(options, builder);
-  int port = -1;
-  builder.AddListeningPort(options.address, credentials, &port);
-  for (grpc::Service* service : options.services) builder.RegisterService(service);
   auto server = std::unique_ptr<RpcServer>(new RpcServer);
+  server->address_ = options.address;
+  if (options.address.starts_with("unix:")) {
+    builder.AddListeningPort(options.address, credentials);
+  } else {
+    ASSIGN_OR_RETURN(server->acceptor_, Acceptor::Create(options.address));
+    server->address_ = server->acceptor_->address();
+    server->connections_ = builder.experimental().AddExternalConnectionAcceptor(
+        grpc::ServerBuilder::experimental_type::ExternalConnectionType::FROM_FD, credentials);
+  }
+  for (grpc::Service* service : options.services) builder.RegisterService(service);
   server->server_ = builder.BuildAndStart();
   if (server->server_ == nullptr) {
-    return Unavailable("cannot listen on {} (is the address in use, or a TLS file invalid?)",
-                       options.address);
-  }
-  server->address_ = options.address;
-  if (!options.address.starts_with("unix:")) {
-    server->address_ =
-        fmt::format("{}:{}", options.address.substr(0, options.address.rfind(':')), port);
+    return Unavailable("cannot listen on {} (is the address in use?)", options.address);
   }
   server->SetServing(false);
+  if (server->acceptor_ != nullptr) {
+    server->acceptor_->Start([connections = server->connections_.get()](int fd) {
+      grpc::experimental::ExternalConnectionAcceptor::NewConnectionParameters parameters;
+      parameters.fd = fd;
+      connections->HandleNewConnection(&parameters);
+    });
+  }
   return server;
 }
 
 RpcServer::~RpcServer() { Shutdown(absl::ZeroDuration()); }
 
 void RpcServer::SetServing(bool serving) {
-  if (auto* health = server_->GetHealthCheckService()) health->SetServingStatus(serving);
+  auto* health = server_->GetHealthCheckService();
+  if (health == nullptr) return;
+  health->SetServingStatus(serving);
+  health->SetServingStatus(std::string(kLivenessService), true);
 }
 
 void RpcServer::Shutdown(absl::Duration grace) {
   if (stopped_ || server_ == nullptr) return;
   stopped_ = true;
+  if (acceptor_ != nullptr) acceptor_->Stop();
   server_->Shutdown(absl::ToChronoTime(absl::Now() + grace));
   server_->Wait();
 }

@@ -6,14 +6,19 @@
 
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "common/rpc/acceptor.h"
 
 namespace grpc {
 class Server;
 class Service;
+namespace experimental {
+class ExternalConnectionAcceptor;
+}
 }  // namespace grpc
 
 namespace hanlin {
@@ -23,6 +28,10 @@ struct TlsFiles {
   std::string private_key;        // PEM file
   std::string client_ca;          // PEM file; set = clients must show a certificate signed by it
 };
+
+// A name that grpc.health.v1 answers with SERVING for as long as the process takes connections and
+// answers calls, whatever else is missing: for liveness probes.
+inline constexpr std::string_view kLivenessService = "liveness";
 
 class RpcServer {
  public:
@@ -39,7 +48,7 @@ class RpcServer {
     absl::Duration max_connection_age_grace = absl::Minutes(10);
     int max_receive_message_bytes = 16 << 20;
   };
-  // INVALID_ARGUMENT for a bad address or unreadable TLS file, UNAVAILABLE when the address is in
+  // INVALID_ARGUMENT for a bad address or TLS file, FAILED_PRECONDITION when the address is in
   // use.
   static absl::StatusOr<std::unique_ptr<RpcServer>> Create(const Options& options);
   ~RpcServer();
@@ -56,6 +65,8 @@ class RpcServer {
   RpcServer() = default;
 
   std::string address_;
+  std::unique_ptr<Acceptor> acceptor_;  // null for a Unix socket
+  std::unique_ptr<grpc::experimental::ExternalConnectionAcceptor> connections_;
   std::unique_ptr<grpc::Server> server_;
   bool stopped_ = false;
 };
