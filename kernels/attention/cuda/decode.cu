@@ -263,7 +263,7 @@ __global__ __launch_bounds__(kMaxWarps *
   for (int i = 0; i < count; ++i) {
     ptx::BarrierWait(&barriers[warp][stage], parity);
     const auto* k = reinterpret_cast<const uint4*>(ring + stage * 2 * T::kBytes);
-    const int valid = context - (first + i * all_warps) * kPagedKvTokens;
+    const int valid = min(context - (first + i * all_warps) * kPagedKvTokens, kPagedKvTokens);
     AddTile<kHeadDim>(k, k + T::kVectors, valid, q, partial);
     __syncwarp();  // every lane has read the slot
     if (i + stages < count) issue(i + stages);
