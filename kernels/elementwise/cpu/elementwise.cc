@@ -1,0 +1,81 @@
+// Spreads elements, rows or columns over the pool; elementwise_simd.cc does the work.
+#include "kernels/elementwise/cpu/elementwise.h"
+
+#include <algorithm>
+#include <cstring>
+#include <vector>
+
+#include "kernels/base/isa.h"
+#include "kernels/elementwise/cpu/elementwise_kernels.h"
+
+namespace hanlin {
+namespace {
+
+constexpr int64_t kChunk = 4096;  // elements a task takes at once, a multiple of the vector width
+
+// body(begin, count) over [0, count) in chunks.
+template <typename Body>
+void ForChunks(int64_t count, ThreadPool& pool, Body body) {
+  pool.ParallelFor((count + kChunk - 1) / kChunk, [&](int64_t begin, int64_t end, int) {
+    const int64_t first = begin * kChunk;
+    body(first, std::min(count, end * kChunk) - first);
+  });
+}
+
+}  // namespace
+
+void Gelu(GeluForm form, const float* x, int64_t count, float* y, ThreadPool& pool) {
+  const ElementwiseKernels& kernels = HANLIN_ACTIVE_KERNELS(kElementwiseKernels);
+  ForChunks(count, pool, [&](int64_t begin, int64_t n) {
+    kernels.gelu(form == GeluForm::kErf, x + begin, n, y + begin);
+  });
+}
+
+void GeluBackward(GeluForm form, const float* x, const float* dy, int64_t count, float* dx,
+                  ThreadPool& pool) {
+  const ElementwiseKernels& kernels = HANLIN_ACTIVE_KERNELS(kElementwiseKernels);
+  ForChunks(count, pool, [&](int64_t begin, int64_t n) {
+    kernels.gelu_backward(form == GeluForm::kErf, x + begin, dy + begin, n, dx + begin);
+  });
+}
+
+void DropoutAdd(const DropoutAddParams& p, ThreadPool& pool) {
+  const ElementwiseKernels& kernels = HANLIN_ACTIVE_KERNELS(kElementwiseKernels);
+  pool.ParallelFor(p.rows, [&](int64_t begin, int64_t end, int) {
+    thread_local std::vector<float> row_of;
+    row_of.resize(p.width);
+    float* const row = row_of.data();
+    for (int64_t r = begin; r < end; ++r) {
+      std::memcpy(row, p.x + r * p.width, p.width * sizeof(float));
+      if (p.bias != nullptr) kernels.add(p.bias, p.width, row);
+      if (p.dropout.rate > 0) {
+        kernels.dropout(p.dropout, p.dropout.first_row + static_cast<uint32_t>(r), 0, row, p.width,
+                        row);
+      }
+      if (p.base != nullptr) kernels.add(p.base + r * p.width, p.width, row);
+      std::memcpy(p.y + r * p.width, row, p.width * sizeof(float));
+    }
+  });
+}
+
+void AddColumnSums(const float* x, int64_t rows, int64_t width, float* sums, ThreadPool& pool) {
+  const ElementwiseKernels& kernels = HANLIN_ACTIVE_KERNELS(kElementwiseKernels);
+  constexpr int64_t kColumns = 64;
+  pool.ParallelFor((width + kColumns - 1) / kColumns, [&](int64_t begin, int64_t end, int) {
+    const int64_t first = begin * kColumns;
+    const int64_t count = std::min(width, end * kColumns) - first;
+    for (int64_t r = 0; r < rows; ++r) kernels.add(x + r * width + first, count, sums + first);
+  });
+}
+
+void AddInPlace(const float* x, int64_t count, float* y, ThreadPool& pool) {
+  const ElementwiseKernels& kernels = HANLIN_ACTIVE_KERNELS(kElementwiseKernels);
+  ForChunks(count, pool, [&](int64_t begin, int64_t n) { kernels.add(x + begin, n, y + begin); });
+}
+
+void Scale(float factor, int64_t count, float* y, ThreadPool& pool) {
+  const ElementwiseKernels& kernels = HANLIN_ACTIVE_KERNELS(kElementwiseKernels);
+  ForChunks(count, pool, [&](int64_t begin, int64_t n) { kernels.scale(factor, n, y + begin); });
+}
+
+}  // namespace hanlin

@@ -1,0 +1,50 @@
+// What a training step does element by element: GELU and its derivative, dropout, sums over rows.
+// Parallel and deterministic: no result depends on the number of threads.
+//
+// Dropout is a pure function of (seed, step, site, row, column), so forward and backward, a rerun,
+// a resumed run and every rank of a tensor-parallel group draw the same mask and nothing is stored:
+//   r    = word column / 16 % 4 of Philox4x32-10(counter, key)
+//   counter = (column / 64 * 16 + column % 16, row, site, step),  key = (seed low, seed high)
+//   kept <=> float(r) * 2^-32 >= rate;  a kept element is multiplied by 1 / (1 - rate)
+#ifndef HANLIN_KERNELS_ELEMENTWISE_CPU_ELEMENTWISE_H_
+#define HANLIN_KERNELS_ELEMENTWISE_CPU_ELEMENTWISE_H_
+
+#include <cstdint>
+
+#include "common/threading/thread_pool.h"
+#include "kernels/elementwise/cpu/dropout_params.h"
+
+namespace hanlin {
+
+enum class GeluForm { kTanh, kErf };
+
+void Gelu(GeluForm form, const float* x, int64_t count, float* y, ThreadPool& pool);
+
+// dx = dy * gelu'(x); dx may be dy.
+void GeluBackward(GeluForm form, const float* x, const float* dy, int64_t count, float* dx,
+                  ThreadPool& pool);
+
+// y[r][c] = base[r][c] + dropout(x[r][c] + bias[c]); rows are numbered from dropout.first_row.
+struct DropoutAddParams {
+  int64_t rows = 0;
+  int64_t width = 0;
+  const float* x = nullptr;     // [rows, width]
+  const float* bias = nullptr;  // [width] or null
+  const float* base = nullptr;  // [rows, width] or null (zeros)
+  float* y = nullptr;           // [rows, width]; may be x or base
+  DropoutParams dropout;
+};
+void DropoutAdd(const DropoutAddParams& params, ThreadPool& pool);
+
+// sums[c] += the sum over rows, in ascending order, of x[r][c].
+void AddColumnSums(const float* x, int64_t rows, int64_t width, float* sums, ThreadPool& pool);
+
+// y += x
+void AddInPlace(const float* x, int64_t count, float* y, ThreadPool& pool);
+
+// y *= factor
+void Scale(float factor, int64_t count, float* y, ThreadPool& pool);
+
+}  // namespace hanlin
+
+#endif  // HANLIN_KERNELS_ELEMENTWISE_CPU_ELEMENTWISE_H_

@@ -1,0 +1,44 @@
+// Matrix products on plain row-major fp32 matrices, for training: forward, dX and dW of a linear
+// layer differ only in which operand is transposed. (Serving uses linear.h, whose weights are
+// packed once; in training they change every step.)
+//
+// Deterministic: an element is one chain of fma over k in blocks of kMatMulDepth, so it depends
+// neither on the number of threads nor on how many rows or columns there are. Thread-safe; scratch
+// memory is kept per calling thread.
+#ifndef HANLIN_KERNELS_GEMM_CPU_MATMUL_H_
+#define HANLIN_KERNELS_GEMM_CPU_MATMUL_H_
+
+#include <cstdint>
+
+#include "common/threading/thread_pool.h"
+
+namespace hanlin {
+
+inline constexpr int64_t kMatMulDepth = 256;
+
+// c = op(a) op(b) (+ bias) (+ c), op(a) [m, k], op(b) [k, n]. Strides count elements from one
+// stored row to the next.
+struct MatMulParams {
+  int64_t m = 0;
+  int64_t n = 0;
+  int64_t k = 0;
+  const float* a = nullptr;  // stored [m, k], or [k, m] when transposed
+  int64_t a_stride = 0;
+  bool a_transposed = false;
+  const float* b = nullptr;  // stored [k, n], or [n, k] when transposed
+  int64_t b_stride = 0;
+  bool b_transposed = false;
+  const float* bias = nullptr;  // [n] or null
+  bool accumulate = false;      // add to what c holds
+  float* c = nullptr;           // [m, n]
+  int64_t c_stride = 0;
+};
+
+void MatMul(const MatMulParams& params, ThreadPool& pool);
+
+// The same bits, computed by the calling thread alone; may run inside a parallel loop.
+void MatMulOnThisThread(const MatMulParams& params);
+
+}  // namespace hanlin
+
+#endif  // HANLIN_KERNELS_GEMM_CPU_MATMUL_H_

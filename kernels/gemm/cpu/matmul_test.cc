@@ -1,0 +1,98 @@
+// The products of matmul.h against double arithmetic, over edge shapes, transpositions and threads.
+#include "kernels/gemm/cpu/matmul.h"
+
+#include <cmath>
+
+#include "kernels/base/kernel_testing.h"
+
+namespace hanlin {
+namespace {
+
+using testing::RandomFloats;
+
+struct Shape {
+  int64_t m, n, k;
+};
+const Shape kShapes[] = {{1, 1, 1},    {6, 64, 16},   {7, 65, 17},   {5, 3, 300},
+                         {97, 70, 31}, {13, 1100, 9}, {100, 40, 513}};
+
+class MatMulTest : public testing::KernelTest {};
+
+TEST_P(MatMulTest, EqualsDoubleArithmeticForEveryTransposition) {
+  ThreadPool pool(3);
+  for (const Shape& s : kShapes) {
+    for (int form = 0; form < 4; ++form) {
+      const bool ta = (form & 1) != 0, tb = (form & 2) != 0;
+      const auto a = RandomFloats(s.m * s.k, 1), b = RandomFloats(s.k * s.n, 2);
+      const auto bias = RandomFloats(s.n, 3), start = RandomFloats(s.m * s.n, 4);
+      std::vector<float> c = start;
+      MatMulParams p = {.m = s.m, .n = s.n, .k = s.k, .a = a.data(), .b = b.data()};
+      p.a_transposed = ta;
+      p.b_transposed = tb;
+      p.a_stride = ta ? s.m : s.k;
+      p.b_stride = tb ? s.k : s.n;
+      p.bias = bias.data();
+      p.accumulate = form >= 2;
+      p.c = c.data();
+      p.c_stride = s.n;
+      MatMul(p, pool);
+      for (int64_t i = 0; i < s.m; ++i) {
+        for (int64_t j = 0; j < s.n; ++j) {
+          double want = bias[j] + (p.accumulate ? start[i * s.n + j] : 0.0);
+          double magnitude = std::abs(want);
+          for (int64_t k = 0; k < s.k; ++k) {
+            const double product = static_cast<double>(ta ? a[k * s.m + i] : a[i * s.k + k]) *
+                                   (tb ? b[j * s.k + k] : b[k * s.n + j]);
+            want += product;
+            magnitude += std::abs(product);
+          }
+          // Two roundings of half a unit a step that add up like a random walk.
+          const double tolerance = 0x1p-22 * magnitude * std::sqrt(static_cast<double>(s.k + 2));
+          ASSERT_NEAR(c[i * s.n + j], want, tolerance)
+              << s.m << "x" << s.n << "x" << s.k << " form " << form << " at " << i << "," << j;
+        }
+      }
+    }
+  }
+}
+
+TEST_P(MatMulTest, BitsDoNotDependOnThreadsOrNeighbours) {
+  const int64_t m = 101, n = 130, k = 300;
+  const auto a = RandomFloats(m * k, 1), b = RandomFloats(k * n, 2);
+  MatMulParams p = {.m = m, .n = n, .k = k, .a = a.data(), .a_stride = k};
+  p.b = b.data();
+  p.b_stride = n;
+  p.c_stride = n;
+  std::vector<float> one(m * n), four(m * n), alone(n);
+  ThreadPool pool1(1), pool4(4);
+  p.c = one.data();
+  MatMul(p, pool1);
+  p.c = four.data();
+  MatMul(p, pool4);
+  EXPECT_TRUE(testing::SameBits(one.data(), four.data(), one.size()));
+  p.m = 1;
+  p.a = a.data() + 57 * k;
+  p.c = alone.data();
+  MatMulOnThisThread(p);
+  EXPECT_TRUE(testing::SameBits(one.data() + 57 * n, alone.data(), n));
+}
+
+TEST_P(MatMulTest, WritesNothingBeyondItsColumns) {
+  const auto a = RandomFloats(5 * 8, 1), b = RandomFloats(8 * 20, 2);
+  std::vector<float> c(5 * 32, 7.0f);
+  ThreadPool pool(1);
+  MatMulParams p = {.m = 5, .n = 20, .k = 8, .a = a.data(), .a_stride = 8};
+  p.b = b.data();
+  p.b_stride = 20;
+  p.c = c.data();
+  p.c_stride = 32;
+  MatMul(p, pool);
+  for (int row = 0; row < 5; ++row) {
+    for (int j = 20; j < 32; ++j) EXPECT_EQ(c[row * 32 + j], 7.0f);
+  }
+}
+
+INSTANTIATE_KERNEL_TEST(MatMulTest);
+
+}  // namespace
+}  // namespace hanlin
