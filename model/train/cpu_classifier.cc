@@ -1,0 +1,80 @@
+// The tied output layer and the loss of cpu_model.h, fused over blocks of rows: only positions that
+// count are multiplied, and the logits of one block at a time exist.
+#include <algorithm>
+#include <cstring>
+
+#include "common/status/status.h"
+#include "kernels/loss/cpu/cross_entropy.h"
+#include "kernels/norm/cpu/layer_norm_backward.h"
+#include "model/train/cpu_model.h"
+
+namespace hanlin {
+namespace {
+
+constexpr int64_t kClassifierRows = 512;
+
+}  // namespace
+
+// h [positions, hidden]; dh likewise or null.
+absl::Status CpuTrainModel::ClassifyRows(const Pass& pass, std::span<const int64_t> positions,
+                                         const float* h, float* dh, std::span<float> losses) {
+  const auto rows = static_cast<int64_t>(positions.size());
+  const int64_t vocabulary = layout_.Of({TensorRole::kWordEmbedding}).shape.rows;
+  logits_.resize(kClassifierRows * vocabulary);
+  Linear(rows, h, TensorRole::kWordEmbedding, 0, nullptr, logits_.data());
+  std::vector<int32_t> labels(rows);
+  std::vector<float> weights(rows), log_sum(rows), loss(rows);
+  for (int64_t i = 0; i < rows; ++i) {
+    labels[i] = pass.batch->labels[positions[i]];
+    weights[i] = pass.batch->weights[positions[i]];
+  }
+  const CrossEntropyParams params = {rows, tp_rank() * vocabulary, vocabulary, logits_.data(),
+                                     labels.data()};
+  std::vector<CrossEntropyStat> stats(rows), joined(rows * tp_size(), CrossEntropyStat{});
+  CrossEntropyStats(params, stats.data(), pool_);
+  for (int64_t i = 0; i < rows; ++i) joined[i * tp_size() + tp_rank()] = stats[i];
+  // Each rank fills its own place, so the sum is a gathering.
+  static_assert(sizeof(CrossEntropyStat) == 3 * sizeof(float));
+  RETURN_IF_ERROR(AllReduce(reinterpret_cast<float*>(joined.data()), rows * tp_size() * 3));
+  JoinStats(joined.data(), rows, tp_size(), log_sum.data(), loss.data());
+  for (int64_t i = 0; i < rows; ++i) losses[positions[i]] = loss[i];
+  if (dh == nullptr) return absl::OkStatus();
+  CrossEntropyGradient(params, log_sum.data(), weights.data(), pool_);
+  LinearBackward(rows, logits_.data(), h, TensorRole::kWordEmbedding, 0, dh);
+  return AllReduce(dh, rows * config_.hidden_size);
+}
+
+absl::Status CpuTrainModel::Classify(const Pass& pass, bool all, std::span<float> losses,
+                                     float* dx) {
+  const int64_t width = config_.hidden_size;
+  std::fill(losses.begin(), losses.end(), 0.0f);
+  std::vector<int64_t> positions;
+  for (int64_t t = 0; t < pass.tokens; ++t) {
+    if (all || pass.batch->weights[t] != 0) positions.push_back(t);
+  }
+  float* const h = activations_.hidden(0);
+  NormForward(pass, TensorRole::kFinalLnWeight, TensorRole::kFinalLnBias, 0, activations_.final_x(),
+              activations_.mean(), activations_.rstd(), h);
+  float* const dh = activations_.hidden(1);
+  if (dx != nullptr) std::fill_n(dh, pass.tokens * width, 0.0f);
+  selected_.resize(kClassifierRows * width);
+  dselected_.resize(kClassifierRows * width);
+  for (size_t begin = 0; begin < positions.size(); begin += kClassifierRows) {
+    const auto rows = std::span<const int64_t>(positions).subspan(
+        begin, std::min<size_t>(kClassifierRows, positions.size() - begin));
+    for (size_t i = 0; i < rows.size(); ++i) {
+      std::memcpy(selected_.data() + i * width, h + rows[i] * width, width * sizeof(float));
+    }
+    RETURN_IF_ERROR(ClassifyRows(pass, rows, selected_.data(),
+                                 dx == nullptr ? nullptr : dselected_.data(), losses));
+    for (size_t i = 0; dx != nullptr && i < rows.size(); ++i) {
+      std::memcpy(dh + rows[i] * width, dselected_.data() + i * width, width * sizeof(float));
+    }
+  }
+  if (dx == nullptr) return absl::OkStatus();
+  NormBackward(pass, TensorRole::kFinalLnWeight, TensorRole::kFinalLnBias, 0,
+               activations_.final_x(), activations_.mean(), activations_.rstd(), dh, dx);
+  return absl::OkStatus();
+}
+
+}  // namespace hanlin

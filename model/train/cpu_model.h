@@ -1,0 +1,94 @@
+// TrainModel on CPU threads in fp32: the flow of a pass over the kernels of kernels/*/cpu.
+//
+//   x   = dropout(wte[token] + wpe[position])                    all-reduce over the vocabulary
+//   per layer:  x1 = x + dropout(att(LN1(x)) Wo^T + bo),  x' = x1 + dropout(gelu(LN2(x1) Wu^T + bu)
+//               Wd^T + bd)                                        all-reduce before each dropout
+//   loss = cross-entropy(LNf(x) wte^T)                            kClassifierRows rows at a time;
+//                                                                 logits never exist as a whole
+#ifndef HANLIN_MODEL_TRAIN_CPU_MODEL_H_
+#define HANLIN_MODEL_TRAIN_CPU_MODEL_H_
+
+#include <vector>
+
+#include "kernels/attention/cpu/causal_attention.h"
+#include "kernels/embed/cpu/embed_train.h"
+#include "model/train/cpu_activations.h"
+#include "model/train/train_model.h"
+
+namespace hanlin {
+
+class CpuTrainModel : public TrainModel {
+ public:
+  CpuTrainModel(const TrainModelOptions& options, ThreadPool& pool);
+
+  const TrainModelOptions& options() const override { return options_; }
+  const ParameterLayout& layout() const override { return layout_; }
+  Range OwnedRange() const override;
+  absl::Status Evaluate(const TrainBatch& batch, bool all, std::span<float> losses) override;
+  absl::Status ForwardBackward(const TrainBatch& batch, uint32_t step,
+                               std::span<float> losses) override;
+  absl::Status ReduceGradients() override;
+  absl::StatusOr<double> GradientNorm() override;
+  absl::Status Update(double learning_rate, float gradient_scale, int64_t step) override;
+  void ZeroGradients() override;
+  absl::Status ReadState(TrainState state, int64_t begin, std::span<float> out) const override;
+  absl::Status WriteState(TrainState state, int64_t begin, std::span<const float> values) override;
+
+ private:
+  // One pass over one batch.
+  struct Pass {
+    const TrainBatch* batch;
+    int64_t tokens;
+    bool training;  // dropout, and a backward pass follows
+    uint32_t step;
+  };
+  // An output of a linear layer or LayerNorm: its weight and bias.
+  const float* Weight(TensorRole role, int layer = 0) const;
+  float* Gradient(TensorRole role, int layer = 0);
+
+  int tp_rank() const { return options_.tensor == nullptr ? 0 : options_.tensor->rank(); }
+  int tp_size() const { return options_.tensor == nullptr ? 1 : options_.tensor->size(); }
+  int dp_rank() const { return options_.data == nullptr ? 0 : options_.data->rank(); }
+  int dp_size() const { return options_.data == nullptr ? 1 : options_.data->size(); }
+  absl::Status AllReduce(float* data, int64_t count);
+  DropoutParams Dropout(const Pass& pass, float rate, uint32_t site) const;
+
+  absl::Status Forward(const Pass& pass);
+  EmbedTrainParams EmbedParams(const Pass& pass) const;
+  absl::Status EmbedForward(const Pass& pass, float* x);
+  absl::Status LayerForward(const Pass& pass, int layer, const LayerActivations& a, float* out);
+  void NormForward(const Pass& pass, TensorRole weight, TensorRole bias, int layer, const float* x,
+                   float* mean, float* rstd, float* y);
+  CausalAttentionParams AttentionParams(const Pass& pass, int layer,
+                                        const LayerActivations& a) const;
+  absl::Status LayerBackward(const Pass& pass, int layer, float* dx);
+  absl::Status MlpBackward(const Pass& pass, int layer, const LayerActivations& a, float* dx);
+  absl::Status AttentionBackward(const Pass& pass, int layer, const LayerActivations& a, float* dx);
+  void NormBackward(const Pass& pass, TensorRole weight, TensorRole bias, int layer, const float* x,
+                    const float* mean, const float* rstd, const float* dy, float* dx);
+  // y = x W^T (+ b)
+  void Linear(int64_t rows, const float* x, TensorRole weight, int layer, const float* bias,
+              float* y) const;
+  // dx = dy W, dW += dy^T x
+  void LinearBackward(int64_t rows, const float* dy, const float* x, TensorRole weight, int layer,
+                      float* dx);
+
+  // cpu_classifier.cc: losses of the chosen positions, and with `dx` the gradient of the final
+  // LayerNorm's input.
+  absl::Status Classify(const Pass& pass, bool all, std::span<float> losses, float* dx);
+  absl::Status ClassifyRows(const Pass& pass, std::span<const int64_t> positions, const float* h,
+                            float* dh, std::span<float> losses);
+
+  const TrainModelOptions options_;
+  const ModelConfig& config_;
+  ThreadPool& pool_;
+  const ParameterLayout layout_;
+  CpuActivations activations_;
+  std::vector<float> parameters_, gradients_;
+  std::vector<float> moment1_, moment2_;  // of OwnedRange
+  std::vector<float> logits_, selected_, dselected_;
+};
+
+}  // namespace hanlin
+
+#endif  // HANLIN_MODEL_TRAIN_CPU_MODEL_H_

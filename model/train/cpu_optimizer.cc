@@ -1,0 +1,101 @@
+// Gradients after the backward pass, and the optimizer's step: the part of cpu_model.h that works
+// on the flat arrays.
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "common/status/status.h"
+#include "kernels/optim/cpu/adamw.h"
+#include "model/train/collectives.h"
+#include "model/train/cpu_model.h"
+
+namespace hanlin {
+
+TrainModel::Range CpuTrainModel::OwnedRange() const {
+  if (!options_.zero) return {0, layout_.size()};
+  // Whole cache lines, so the last rank takes what is left.
+  const int64_t units = layout_.size() / ParameterLayout::kAlignment;
+  return {units * dp_rank() / dp_size() * ParameterLayout::kAlignment,
+          units * (dp_rank() + 1) / dp_size() * ParameterLayout::kAlignment};
+}
+
+absl::Status CpuTrainModel::ReduceGradients() {
+  for (size_t i = 0; i < options_.frozen.size(); ++i) {
+    const ParameterSlot& slot = layout_.slots()[i];
+    if (options_.frozen[i]) std::fill_n(gradients_.data() + slot.offset, slot.shape.size(), 0.0f);
+  }
+  if (dp_size() == 1) return absl::OkStatus();
+  return options_.data->AllReduceSum(gradients_);
+}
+
+absl::StatusOr<double> CpuTrainModel::GradientNorm() {
+  double replicated = 0, sharded = 0;
+  for (const ParameterSlot& slot : layout_.slots()) {
+    const double squares = SumOfSquares(gradients_.data() + slot.offset, slot.shape.size(), pool_);
+    (slot.sharded ? sharded : replicated) += squares;
+  }
+  RETURN_IF_ERROR(SumOverRanks(options_.tensor, {&sharded, 1}));
+  return std::sqrt(replicated + sharded);
+}
+
+absl::Status CpuTrainModel::Update(double learning_rate, float gradient_scale, int64_t step) {
+  const Range owned = OwnedRange();
+  for (size_t i = 0; i < layout_.slots().size(); ++i) {
+    const ParameterSlot& slot = layout_.slots()[i];
+    if (!options_.frozen.empty() && options_.frozen[i]) continue;
+    const int64_t begin = std::max(owned.begin, slot.offset);
+    const int64_t end = std::min(owned.end, slot.offset + slot.shape.size());
+    if (begin >= end) continue;
+    AdamWParams p = {.count = end - begin, .parameters = parameters_.data() + begin};
+    p.gradients = gradients_.data() + begin;
+    p.m = moment1_.data() + (begin - owned.begin);
+    p.v = moment2_.data() + (begin - owned.begin);
+    p.gradient_scale = gradient_scale;
+    p.learning_rate = learning_rate;
+    p.beta1 = options_.adamw.beta1;
+    p.beta2 = options_.adamw.beta2;
+    p.epsilon = options_.adamw.epsilon;
+    p.weight_decay = options_.weight_decay.empty() ? 0 : options_.weight_decay[i];
+    p.step = step;
+    AdamW(p, pool_);
+  }
+  if (!options_.zero || dp_size() == 1) return absl::OkStatus();
+  // Everyone's part beside zeros: the sum is a gathering.
+  std::fill(parameters_.begin(), parameters_.begin() + owned.begin, 0.0f);
+  std::fill(parameters_.begin() + owned.end, parameters_.end(), 0.0f);
+  return options_.data->AllReduceSum(parameters_);
+}
+
+void CpuTrainModel::ZeroGradients() { std::fill(gradients_.begin(), gradients_.end(), 0.0f); }
+
+absl::Status CpuTrainModel::ReadState(TrainState state, int64_t begin, std::span<float> out) const {
+  const bool moment = state == TrainState::kMoment1 || state == TrainState::kMoment2;
+  const std::vector<float>& array = state == TrainState::kParameters  ? parameters_
+                                    : state == TrainState::kGradients ? gradients_
+                                    : state == TrainState::kMoment1   ? moment1_
+                                                                      : moment2_;
+  const int64_t first = begin - (moment ? OwnedRange().begin : 0);
+  if (first < 0 || first + static_cast<int64_t>(out.size()) > static_cast<int64_t>(array.size())) {
+    return Internal("elements [{}, {}) are not on this rank", begin, begin + out.size());
+  }
+  std::copy_n(array.begin() + first, out.size(), out.begin());
+  return absl::OkStatus();
+}
+
+absl::Status CpuTrainModel::WriteState(TrainState state, int64_t begin,
+                                       std::span<const float> values) {
+  std::vector<float>& array = state == TrainState::kParameters  ? parameters_
+                              : state == TrainState::kGradients ? gradients_
+                              : state == TrainState::kMoment1   ? moment1_
+                                                                : moment2_;
+  const bool moment = state == TrainState::kMoment1 || state == TrainState::kMoment2;
+  const int64_t first = begin - (moment ? OwnedRange().begin : 0);
+  if (first < 0 ||
+      first + static_cast<int64_t>(values.size()) > static_cast<int64_t>(array.size())) {
+    return Internal("elements [{}, {}) are not on this rank", begin, begin + values.size());
+  }
+  std::copy(values.begin(), values.end(), array.begin() + first);
+  return absl::OkStatus();
+}
+
+}  // namespace hanlin

@@ -1,0 +1,50 @@
+// Where the learned numbers of one rank lie in a flat array: the canonical tensors of checkpoint.h
+// (this rank's slices), one after another in the order of AllTensors. Parameters, gradients and the
+// optimizer's moments share the layout, so the optimizer works on ranges, ZeRO cuts the array where
+// it likes, and a checkpoint of one tensor-parallel degree loads at another. Pure functions.
+#ifndef HANLIN_MODEL_TRAIN_PARAMETERS_H_
+#define HANLIN_MODEL_TRAIN_PARAMETERS_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "model/checkpoint/checkpoint.h"
+#include "model/config/config.h"
+
+namespace hanlin {
+
+// A tensor's slice on this rank: elements [offset, offset + shape.size()) of the flat array.
+struct ParameterSlot {
+  TensorId id;
+  TensorShape shape;
+  int64_t offset = 0;
+  bool sharded = false;  // false: every tensor-parallel rank holds all of it
+};
+
+class ParameterLayout {
+ public:
+  // Every tensor begins at a multiple of this; the gaps stay zero.
+  static constexpr int64_t kAlignment = 16;
+
+  ParameterLayout(const ModelConfig& config, int tp_size);
+
+  const std::vector<ParameterSlot>& slots() const { return slots_; }
+  const ParameterSlot& Of(TensorId id) const;
+  int64_t size() const { return size_; }  // floats, gaps included
+
+ private:
+  ModelConfig config_;
+  std::vector<ParameterSlot> slots_;
+  int64_t size_ = 0;
+};
+
+// Copies the slice of `tp_rank` [LocalShape] into its place in the full tensor [LocalShape of
+// degree 1], and back.
+void PlaceSlice(const ModelConfig& config, TensorRole role, int tp_rank, int tp_size,
+                const float* slice, float* full);
+void TakeSlice(const ModelConfig& config, TensorRole role, int tp_rank, int tp_size,
+               const float* full, float* slice);
+
+}  // namespace hanlin
+
+#endif  // HANLIN_MODEL_TRAIN_PARAMETERS_H_
