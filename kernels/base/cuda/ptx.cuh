@@ -23,6 +23,11 @@ __device__ __forceinline__ void FenceBarrierInit() {
   asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
 }
 
+// Orders ordinary accesses to shared memory before later ones of the copy engine.
+__device__ __forceinline__ void FenceProxyAsync() {
+  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+
 // Arrives and announces `bytes` of copies; the phase ends when they are all there.
 __device__ __forceinline__ void ArriveExpect(uint64_t* barrier, uint32_t bytes) {
   asm volatile(
@@ -119,6 +124,11 @@ __device__ __forceinline__ uint64_t EvictNormalPolicy() {
   return policy;
 }
 
+// Fetches the map itself, so that its first copy does not wait for it.
+__device__ __forceinline__ void PrefetchMap(const void* map) {
+  asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
+}
+
 // Copies the box at (column, row) of a matrix whose tensor map (CUtensorMap, a kernel parameter) is
 // `map`; what lies outside of the matrix becomes zero. The whole box counts on the barrier.
 __device__ __forceinline__ void TensorCopy(void* shared, const void* map, int column, int row,
@@ -128,6 +138,24 @@ __device__ __forceinline__ void TensorCopy(void* shared, const void* map, int co
       ".L2::cache_hint [%0], [%1, {%2, %3}], [%4], %5;" ::"r"(SharedAddress(shared)),
       "l"(map), "r"(column), "r"(row), "r"(SharedAddress(barrier)), "l"(policy)
       : "memory");
+}
+
+// The same into every block of the cluster whose bit is set in `blocks`, at the same addresses.
+__device__ __forceinline__ void TensorCopyMulticast(void* shared, const void* map, int column,
+                                                    int row, uint64_t* barrier, uint16_t blocks,
+                                                    uint64_t policy) {
+  asm volatile(
+      "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes"
+      ".multicast::cluster.L2::cache_hint [%0], [%1, {%2, %3}], [%4], %5, %6;" ::"r"(
+          SharedAddress(shared)),
+      "l"(map), "r"(column), "r"(row), "r"(SharedAddress(barrier)), "h"(blocks), "l"(policy)
+      : "memory");
+}
+
+// Arrives on a barrier of another block of the cluster (ClusterAddress).
+__device__ __forceinline__ void ArriveRemote(uint32_t barrier) {
+  asm volatile("mbarrier.arrive.release.cluster.shared::cluster.b64 _, [%0];" ::"r"(barrier)
+               : "memory");
 }
 
 // Waits until the kernels before this one in the stream are complete. What runs ahead of it may
