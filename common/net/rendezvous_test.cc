@@ -151,7 +151,8 @@ TEST(SocketTest, BadAddressesAreRefused) {
 TEST(SocketTest, PortInUseIsNamed) {
   ASSERT_OK_AND_ASSIGN(const FileDescriptor first, ListenOn("127.0.0.1:0"));
   ASSERT_OK_AND_ASSIGN(const std::string address, LocalAddress(first));
-  EXPECT_THAT(ListenOn(address), StatusIs(absl::StatusCode::kUnavailable, HasSubstr(address)));
+  EXPECT_THAT(ListenOn(address),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr(address)));
 }
 
 }  // namespace

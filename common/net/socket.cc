@@ -125,7 +125,7 @@ absl::StatusOr<FileDescriptor> ListenOn(const std::string& address) {
     }
     error = std::strerror(errno);
   }
-  return Unavailable("cannot listen on {}: {}", address, error);
+  return FailedPrecondition("cannot listen on {}: {}", address, error);
 }
 
 absl::StatusOr<std::string> LocalAddress(const FileDescriptor& listener) {

@@ -37,6 +37,7 @@ class FileDescriptor {
 };
 
 // A listening, non-blocking socket. Port 0 picks one. A stale unix socket file is replaced.
+// FAILED_PRECONDITION names an address that is in use or not of this machine.
 absl::StatusOr<FileDescriptor> ListenOn(const std::string& address);
 
 // The address a listener got, in the form that ConnectTo takes.

@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <prometheus/exposer.h>
 #include <prometheus/metric_family.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <charconv>
@@ -23,6 +24,8 @@ class ProcessCollector : public prometheus::Collectable {
     std::vector<prometheus::MetricFamily> families;
     Add(families, "process_resident_memory_bytes", "Resident memory", ResidentBytes());
     Add(families, "process_open_fds", "Open file descriptors", CountEntries("/proc/self/fd"));
+    Add(families, "process_max_fds", "Most file descriptors there can be", MaxDescriptors());
+    Add(families, "process_start_time_seconds", "Start of the process since 1970", start_time_);
     Add(families, "process_threads", "Threads", CountEntries("/proc/self/task"));
     timespec cpu = {};
     clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &cpu);
@@ -53,6 +56,12 @@ class ProcessCollector : public prometheus::Collectable {
     return resident * static_cast<double>(sysconf(_SC_PAGESIZE));
   }
 
+  static double MaxDescriptors() {
+    rlimit limit = {};
+    getrlimit(RLIMIT_NOFILE, &limit);
+    return static_cast<double>(limit.rlim_cur);
+  }
+
   static double CountEntries(const char* directory) {
     DIR* dir = opendir(directory);
     if (dir == nullptr) return 0;
@@ -61,6 +70,9 @@ class ProcessCollector : public prometheus::Collectable {
     closedir(dir);
     return entries;
   }
+
+  // Made at the start of main, which is near enough.
+  const double start_time_ = static_cast<double>(std::time(nullptr));
 };
 
 // Splits HOST:PORT; the port must be a number that fits.
@@ -89,8 +101,8 @@ absl::StatusOr<std::unique_ptr<MetricsServer>> MetricsServer::Create(const std::
   try {
     server->exposer_ = std::make_unique<prometheus::Exposer>(address, /*num_threads=*/1);
   } catch (const std::exception& error) {
-    return Unavailable("cannot serve metrics on {}: {} (is the port in use?)", address,
-                       error.what());
+    return FailedPrecondition("cannot serve metrics on {}: {} (is the port in use?)", address,
+                              error.what());
   }
   server->exposer_->RegisterCollectable(server->registry_);
   server->exposer_->RegisterCollectable(server->process_);

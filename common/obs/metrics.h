@@ -24,7 +24,7 @@ namespace hanlin {
 class MetricsServer {
  public:
   // Serves on HOST:PORT (port 0 picks one), or only collects when `address` is empty.
-  // INVALID_ARGUMENT on a bad address, UNAVAILABLE when the port is in use.
+  // INVALID_ARGUMENT on a bad address, FAILED_PRECONDITION when the port is in use.
   static absl::StatusOr<std::unique_ptr<MetricsServer>> Create(const std::string& address);
   ~MetricsServer();
 

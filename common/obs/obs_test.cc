@@ -78,7 +78,7 @@ TEST(MetricsTest, BadAddressAndPortInUseAreErrors) {
               StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("nowhere")));
   ASSERT_OK_AND_ASSIGN(auto first, MetricsServer::Create("127.0.0.1:0"));
   EXPECT_THAT(MetricsServer::Create(first->address()),
-              StatusIs(absl::StatusCode::kUnavailable, HasSubstr(first->address())));
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr(first->address())));
 }
 
 }  // namespace

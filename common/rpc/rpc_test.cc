@@ -49,11 +49,11 @@ TEST(RpcStatusTest, CodesMapOneToOne) {
   }
 }
 
-TEST(RpcServerTest, AddressInUseIsUnavailable) {
+TEST(RpcServerTest, AnAddressInUseIsNamed) {
   ASSERT_OK_AND_ASSIGN(auto first, RpcServer::Create({.address = "127.0.0.1:0"}));
   EXPECT_THAT(first->address(), Not(HasSubstr(":0")));
   EXPECT_THAT(RpcServer::Create({.address = first->address()}),
-              StatusIs(absl::StatusCode::kUnavailable, HasSubstr(first->address())));
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr(first->address())));
 }
 
 TEST(RpcServerTest, BadAddressesAndTlsFilesAreNamed) {

@@ -41,9 +41,10 @@ absl::StatusOr<int32_t> PlanKvBlocks(const MemoryRequest& request) {
   const uint64_t least = request.kv_bytes.value_or(per_context * block);
   if (weights + least > request.available_bytes) {
     return ResourceExhausted(
-        "not enough memory: the weights take {} and the KV cache {}, but {} are available; use "
-        "fewer bytes a weight (--dtype bf16), a smaller --kv-memory or a larger machine",
-        FormatBytes(weights), FormatBytes(least), FormatBytes(request.available_bytes));
+        "not enough memory: the weights take {} and the KV cache {}, but {} are available; use {}a "
+        "smaller --kv-memory or a larger machine",
+        FormatBytes(weights), FormatBytes(least), FormatBytes(request.available_bytes),
+        request.type == ComputeType::kBFloat16 ? "" : "fewer bytes a weight (--dtype bf16), ");
   }
   const uint64_t kv_bytes = request.kv_bytes.value_or(
       std::max(least, static_cast<uint64_t>(kKvShare * (request.available_bytes - weights))));

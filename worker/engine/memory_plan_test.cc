@@ -62,6 +62,15 @@ TEST_F(MemoryPlanTest, AGivenSizeIsTakenWhenItIsThere) {
               StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("at least")));
 }
 
+TEST_F(MemoryPlanTest, TheAdviceFitsTheTypeInUse) {
+  request_.available_bytes = 1;
+  EXPECT_THAT(PlanKvBlocks(request_),
+              StatusIs(absl::StatusCode::kResourceExhausted, HasSubstr("--dtype bf16")));
+  request_.type = ComputeType::kBFloat16;
+  EXPECT_THAT(PlanKvBlocks(request_),
+              StatusIs(absl::StatusCode::kResourceExhausted, Not(HasSubstr("--dtype bf16"))));
+}
+
 TEST_F(MemoryPlanTest, RanksOfOneHostShareItsMemory) {
   request_.available_bytes = weights_ * 3;
   ASSERT_OK_AND_ASSIGN(const int32_t alone, PlanKvBlocks(request_));
