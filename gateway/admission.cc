@@ -35,6 +35,7 @@ absl::StatusOr<Admission::Ticket> Admission::AdmitRequests(int64_t requests) {
                                             requests_, options_.max_requests),
                           RetryDelay());
   }
+  if (requests_ == 0) since_ = options_.clock();
   requests_ += requests;
   return Ticket(this, requests, 0);
 }
@@ -67,14 +68,12 @@ void Admission::Return(int64_t requests, int64_t prompt_tokens) {
   requests_ -= requests;
   prompt_tokens_ -= prompt_tokens;
   if (requests == 0) return;
-  const absl::Time now = absl::Now();
-  if (last_end_ != absl::InfinitePast()) {
-    const absl::Duration interval = (now - last_end_) / requests;
-    mean_interval_ = mean_interval_ == absl::ZeroDuration()
-                         ? interval
-                         : mean_interval_ * (1 - kWeight) + interval * kWeight;
-  }
-  last_end_ = now;
+  const absl::Time now = options_.clock();
+  const absl::Duration interval = (now - since_) / requests;
+  mean_interval_ = mean_interval_ == absl::ZeroDuration()
+                       ? interval
+                       : mean_interval_ * (1 - kWeight) + interval * kWeight;
+  since_ = now;
 }
 
 absl::Duration Admission::RetryDelay() const {

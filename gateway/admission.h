@@ -11,6 +11,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/time/clock.h"
 #include "absl/time/time.h"
 
 namespace hanlin {
@@ -20,6 +21,7 @@ class Admission {
   struct Options {
     int64_t max_requests = 1024;
     int64_t max_prompt_tokens = 1 << 20;
+    absl::Time (*clock)() = &absl::Now;
   };
 
   class Ticket {
@@ -65,8 +67,10 @@ class Admission {
   mutable absl::Mutex mutex_;
   int64_t requests_ ABSL_GUARDED_BY(mutex_) = 0;
   int64_t prompt_tokens_ ABSL_GUARDED_BY(mutex_) = 0;
-  // Mean time between two ends of requests, exponentially weighted.
-  absl::Time last_end_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
+  // Mean time between two ends of requests while there are any, exponentially weighted: a quiet
+  // spell says nothing about how soon a busy gateway has room again.
+  absl::Time since_ ABSL_GUARDED_BY(mutex_) =
+      absl::InfinitePast();  // last end, or end of a quiet spell
   absl::Duration mean_interval_ ABSL_GUARDED_BY(mutex_) = absl::ZeroDuration();
 };
 

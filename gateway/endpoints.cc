@@ -1,64 +1,52 @@
 // See endpoints.h.
 #include "gateway/endpoints.h"
 
-#include <arpa/inet.h>
-#include <netdb.h>
-
 #include <algorithm>
 #include <charconv>
-#include <memory>
 
+#include "absl/time/clock.h"
+#include "common/net/dns.h"
 #include "common/status/status.h"
 
 namespace hanlin {
 namespace {
 
-constexpr std::string_view kDnsScheme = "dns:///";
+constexpr std::string_view kDnsScheme = "dns://";
 constexpr std::string_view kUnixScheme = "unix:";
+constexpr absl::Duration kLookUpTimeout = absl::Seconds(3);
 
-bool HasPort(std::string_view address) {
+// The port of "HOST:PORT"; 0 when there is none or no host.
+int PortOf(std::string_view address) {
   const size_t colon = address.rfind(':');
-  if (colon == std::string_view::npos || colon == 0) return false;
+  if (colon == std::string_view::npos || colon == 0) return 0;
   int port = 0;
   const char* end = address.data() + address.size();
   const auto [rest, error] = std::from_chars(address.data() + colon + 1, end, port);
-  return error == std::errc() && rest == end && port > 0 && port < 65536;
+  return error == std::errc() && rest == end && port > 0 && port < 65536 ? port : 0;
 }
 
 absl::StatusOr<Endpoint> ParseEndpoint(std::string_view flag, std::string_view text) {
-  Endpoint endpoint;
-  endpoint.dns = text.starts_with(kDnsScheme);
-  endpoint.address = endpoint.dns ? text.substr(kDnsScheme.size()) : text;
-  const bool is_unix = text.starts_with(kUnixScheme);
-  if (is_unix ? text.size() > kUnixScheme.size() : HasPort(endpoint.address)) return endpoint;
+  Endpoint endpoint{.address = std::string(text), .dns = text.starts_with(kDnsScheme)};
+  bool good = text.starts_with(kUnixScheme) ? text.size() > kUnixScheme.size() : PortOf(text) > 0;
+  if (endpoint.dns) {
+    const std::string_view rest = text.substr(kDnsScheme.size());
+    const size_t slash = std::min(rest.find('/'), rest.size());
+    endpoint.dns_server = rest.substr(0, slash);
+    endpoint.address = rest.substr(std::min(slash + 1, rest.size()));
+    good = PortOf(endpoint.address) > 0 &&
+           (endpoint.dns_server.empty() || PortOf(endpoint.dns_server) > 0);
+  }
+  if (good) return endpoint;
   return InvalidArgument("{} holds \"{}\", want HOST:PORT, unix:PATH or dns:///NAME:PORT", flag,
                          text);
 }
 
-std::string FormatAddress(const addrinfo& info) {
-  char text[INET6_ADDRSTRLEN] = {};
-  if (info.ai_family == AF_INET) {
-    const auto* v4 = reinterpret_cast<const sockaddr_in*>(info.ai_addr);
-    inet_ntop(AF_INET, &v4->sin_addr, text, sizeof(text));
-    return fmt::format("{}:{}", text, ntohs(v4->sin_port));
-  }
-  const auto* v6 = reinterpret_cast<const sockaddr_in6*>(info.ai_addr);
-  inet_ntop(AF_INET6, &v6->sin6_addr, text, sizeof(text));
-  return fmt::format("[{}]:{}", text, ntohs(v6->sin6_port));
-}
-
-absl::Status LookUp(const std::string& address, std::vector<std::string>* out) {
-  const size_t colon = address.rfind(':');
-  const std::string name = address.substr(0, colon);
-  const addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM};
-  addrinfo* raw = nullptr;
-  const int error = getaddrinfo(name.c_str(), address.c_str() + colon + 1, &hints, &raw);
-  if (error != 0) return Unavailable("cannot resolve {}: {}", name, gai_strerror(error));
-  const std::unique_ptr<addrinfo, decltype(&freeaddrinfo)> list(raw, &freeaddrinfo);
-  for (const addrinfo* info = raw; info != nullptr; info = info->ai_next) {
-    if (info->ai_family != AF_INET && info->ai_family != AF_INET6) continue;
-    out->push_back(FormatAddress(*info));
-  }
+absl::Status LookUp(const Endpoint& endpoint, std::vector<std::string>* out) {
+  const std::string name = endpoint.address.substr(0, endpoint.address.rfind(':'));
+  ASSIGN_OR_RETURN(const std::vector<std::string> addresses,
+                   ResolveName(name, PortOf(endpoint.address), endpoint.dns_server,
+                               absl::Now() + kLookUpTimeout));
+  out->insert(out->end(), addresses.begin(), addresses.end());
   return absl::OkStatus();
 }
 
@@ -82,7 +70,7 @@ absl::StatusOr<std::vector<std::string>> Resolve(const std::vector<Endpoint>& en
   std::vector<std::string> addresses;
   for (const Endpoint& endpoint : endpoints) {
     if (endpoint.dns) {
-      RETURN_IF_ERROR(LookUp(endpoint.address, &addresses));
+      RETURN_IF_ERROR(LookUp(endpoint, &addresses));
     } else {
       addresses.push_back(endpoint.address);
     }

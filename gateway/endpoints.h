@@ -1,6 +1,7 @@
-// Address lists of --workers and --tokenizer: HOST:PORT, unix:PATH and dns:///NAME:PORT, separated
-// by commas. A DNS name stands for all its addresses, each a peer of its own (a headless service);
-// Resolve asks for them anew each time. Thread-safe: no state.
+// Address lists of --workers and --tokenizer: HOST:PORT, unix:PATH, dns:///NAME:PORT and
+// dns://SERVER/NAME:PORT, separated by commas. A DNS name stands for all its addresses, each a peer
+// of its own (a headless service); Resolve asks for them anew each time. SERVER is the IP:PORT of
+// the name server to ask, without it that is the system's. Thread-safe: no state.
 #ifndef HANLIN_GATEWAY_ENDPOINTS_H_
 #define HANLIN_GATEWAY_ENDPOINTS_H_
 
@@ -15,6 +16,7 @@ namespace hanlin {
 struct Endpoint {
   std::string address;  // As OpenChannel takes it; for a DNS name "NAME:PORT".
   bool dns = false;
+  std::string dns_server;  // Empty = the system's.
 };
 
 // INVALID_ARGUMENT for an empty list or a malformed address.

@@ -7,13 +7,13 @@
 
 #include "absl/synchronization/mutex.h"
 #include "common/obs/log.h"
+#include "common/rpc/tls.h"
 #include "common/status/status.h"
 #include "gateway/endpoint_watcher.h"
 #include "gateway/endpoints.h"
 #include "gateway/group_set.h"
 #include "gateway/metrics.h"
 #include "gateway/service.h"
-#include "gateway/tokenizer_client.h"
 
 namespace hanlin {
 
@@ -22,7 +22,7 @@ struct Gateway::Parts {
   Parts(const Options& options, std::vector<Endpoint> workers, std::vector<Endpoint> tokenizers)
       : metrics(*options.registry),
         admission(options.admission),
-        tokenizer(std::make_shared<TokenizerClient>()),
+        tokenizer(std::make_shared<TokenizerClient>(options.tokenizer_tls)),
         groups({.model = options.model,
                 .health = options.health,
                 .tokenizer = tokenizer,
@@ -77,6 +77,9 @@ Gateway::~Gateway() {
 absl::StatusOr<std::unique_ptr<Gateway>> Gateway::Create(const Options& options) {
   ASSIGN_OR_RETURN(auto workers, ParseEndpoints("--workers", options.workers));
   ASSIGN_OR_RETURN(auto tokenizers, ParseEndpoints("--tokenizer", options.tokenizer));
+  if (!options.tokenizer_tls.ca.empty()) {
+    RETURN_IF_ERROR(ReadCertificates(options.tokenizer_tls.ca).status());
+  }
   auto parts = std::make_unique<Parts>(options, std::move(workers), std::move(tokenizers));
   ASSIGN_OR_RETURN(parts->owned_server,
                    RpcServer::Create({.address = options.address,

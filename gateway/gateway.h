@@ -11,6 +11,7 @@
 #include "common/rpc/server.h"
 #include "gateway/admission.h"
 #include "gateway/group_health.h"
+#include "gateway/tokenizer_client.h"
 
 namespace prometheus {
 class Registry;
@@ -30,6 +31,7 @@ class Gateway {
     // Between two look-ups of DNS names.
     absl::Duration resolve_interval = absl::Seconds(3);
     TlsFiles tls;
+    TokenizerClient::Tls tokenizer_tls;
     absl::Duration max_connection_age = absl::ZeroDuration();
     prometheus::Registry* registry = nullptr;  // Outlives the gateway.
   };

@@ -64,6 +64,11 @@ void AddFlags(CLI::App& app, Flags& flags) {
   app.add_option("--tls-key", gateway.tls.private_key, "PEM file");
   app.add_option("--tls-client-ca", gateway.tls.client_ca,
                  "PEM file; clients must show a certificate signed by it");
+  app.add_option("--tokenizer-ca", gateway.tokenizer_tls.ca,
+                 "PEM file; the tokenizer speaks TLS with a certificate signed by it");
+  app.add_option("--tokenizer-name", gateway.tokenizer_tls.name,
+                 "Name in that certificate (default: the address)")
+      ->needs("--tokenizer-ca");
   app.add_flag("--parent-death", flags.parent_death, "End when the parent process dies");
   AddLogFlags(app, flags.log);
 }

@@ -55,7 +55,7 @@ struct TokenizerClient::EncodeCall {
   v1::TokenizeResponse response;
 };
 
-TokenizerClient::TokenizerClient() = default;
+TokenizerClient::TokenizerClient(Tls tls) : tls_(std::move(tls)) {}
 TokenizerClient::~TokenizerClient() = default;
 
 void TokenizerClient::SetAddresses(const std::vector<std::string>& addresses) {
@@ -68,7 +68,8 @@ void TokenizerClient::SetAddresses(const std::vector<std::string>& addresses) {
                     [&](const auto& replica) { return replica->address == address; })) {
       continue;
     }
-    const auto channel = OpenChannel(address);
+    const auto channel =
+        OpenChannel(address, {.ca_certificate = tls_.ca, .server_name = tls_.name});
     if (!channel.ok()) {
       Log(LogLevel::kError, "tokenizer",
           {{"address", address}, {"reason", Message(channel.status())}});

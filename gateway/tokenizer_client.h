@@ -31,7 +31,12 @@ class TokenizerClient : public std::enable_shared_from_this<TokenizerClient> {
  public:
   using EncodeCallback = std::function<void(absl::StatusOr<std::vector<int32_t>>)>;
 
-  TokenizerClient();
+  struct Tls {
+    std::string ca;    // PEM file; empty = plaintext
+    std::string name;  // in the replicas' certificates; empty = the host of the address
+  };
+
+  explicit TokenizerClient(Tls tls);
   ~TokenizerClient();
 
   // The replicas there are now.
@@ -65,6 +70,7 @@ class TokenizerClient : public std::enable_shared_from_this<TokenizerClient> {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void TryEncode(std::shared_ptr<EncodeCall> call);
 
+  const Tls tls_;
   mutable absl::Mutex mutex_;
   bool closed_ ABSL_GUARDED_BY(mutex_) = false;
   std::vector<std::shared_ptr<Replica>> replicas_ ABSL_GUARDED_BY(mutex_);

@@ -19,11 +19,13 @@
 namespace hanlin {
 namespace {
 
+constexpr char kName[] = "hanlin-tokenizer";
+
 struct Flags {
   std::string model;
   std::string address = "127.0.0.1:7072";
   std::string metrics_address;
-  double drain_seconds = 10;
+  double drain_timeout_seconds = 10;
   TlsFiles tls;
   LogOptions log{.process = "tokenizer"};
 };
@@ -36,12 +38,12 @@ void AddFlags(CLI::App& app, Flags& flags) {
       ->capture_default_str();
   app.add_option("--metrics-address", flags.metrics_address,
                  "HOST:PORT of Prometheus metrics at /metrics (default: none)");
-  app.add_option("--drain-seconds", flags.drain_seconds,
-                 "Time that running requests have after SIGTERM")
-      ->capture_default_str()
-      ->check(CLI::Range(0.0, 3600.0));
-  app.add_option("--tls-certificate", flags.tls.certificate_chain, "PEM file (default: plaintext)");
-  app.add_option("--tls-key", flags.tls.private_key, "PEM file of the certificate's private key");
+  app.add_option("--drain-timeout", flags.drain_timeout_seconds,
+                 "Seconds that running calls have to end after SIGTERM")
+      ->check(CLI::Range(0.0, 86400.0))
+      ->capture_default_str();
+  app.add_option("--tls-cert", flags.tls.certificate_chain, "PEM file; unset = plaintext");
+  app.add_option("--tls-key", flags.tls.private_key, "PEM file");
   app.add_option("--tls-client-ca", flags.tls.client_ca,
                  "PEM file; clients must show a certificate signed by it");
   AddLogFlags(app, flags.log);
@@ -74,24 +76,25 @@ absl::Status Serve(const Flags& flags, ShutdownSignal& shutdown) {
   std::printf("ready %s\n", server->address().c_str());
   std::fflush(stdout);
   shutdown.Wait();
-  Log(LogLevel::kInfo, "tokenizer drains", {{"seconds", flags.drain_seconds}});
+  Log(LogLevel::kInfo, "tokenizer drains", {{"seconds", flags.drain_timeout_seconds}});
   server->SetServing(false);
-  server->Shutdown(absl::Seconds(flags.drain_seconds));
+  server->Shutdown(absl::Seconds(flags.drain_timeout_seconds));
   return absl::OkStatus();
 }
 
 int Main(int argc, char** argv) {
   Flags flags;
-  CLI::App app{"Serves the tokenizer of a model folder over gRPC (hanlin.v1.TokenizerService)."};
+  CLI::App app{"Serves the tokenizer of a model folder over gRPC (hanlin.v1.TokenizerService).",
+               kName};
   AddFlags(app, flags);
   if (const auto code = ParseFlags(app, argc, argv)) return *code;
   if (const absl::Status status = SetupLogging(flags.log); !status.ok()) {
-    return ReportError("hanlin-tokenizer", status);
+    return ReportError(kName, status);
   }
   ShutdownSignal shutdown;
   RaiseDescriptorLimit();
   const absl::Status status = Serve(flags, shutdown);
-  return status.ok() ? kExitOk : ReportError("hanlin-tokenizer", status);
+  return status.ok() ? kExitOk : ReportError(kName, status);
 }
 
 }  // namespace
