@@ -77,6 +77,7 @@ Gateway::~Gateway() {
 absl::StatusOr<std::unique_ptr<Gateway>> Gateway::Create(const Options& options) {
   ASSIGN_OR_RETURN(auto workers, ParseEndpoints("--workers", options.workers));
   ASSIGN_OR_RETURN(auto tokenizers, ParseEndpoints("--tokenizer", options.tokenizer));
+  RETURN_IF_ERROR(CheckTlsFiles(options.tls));
   if (!options.tokenizer_tls.ca.empty()) {
     RETURN_IF_ERROR(ReadCertificates(options.tokenizer_tls.ca).status());
   }

@@ -132,6 +132,8 @@ absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Create(const Options& opti
   return server;
 }
 
+absl::Status CheckTlsFiles(const TlsFiles& tls) { return Credentials(tls).status(); }
+
 RpcServer::~RpcServer() { Shutdown(absl::ZeroDuration()); }
 
 void RpcServer::SetServing(bool serving) {

@@ -33,6 +33,10 @@ struct TlsFiles {
 // answers calls, whatever else is missing: for liveness probes.
 inline constexpr std::string_view kLivenessService = "liveness";
 
+// INVALID_ARGUMENT or NOT_FOUND for what RpcServer::Create would refuse; for those who do a lot
+// before they get there.
+absl::Status CheckTlsFiles(const TlsFiles& tls);
+
 class RpcServer {
  public:
   struct Options {
