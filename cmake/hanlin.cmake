@@ -6,7 +6,7 @@ target_include_directories(hanlin_options INTERFACE ${CMAKE_SOURCE_DIR})
 
 set(HANLIN_SANITIZE "" CACHE STRING "Sanitizers, e.g. address,undefined")
 if(HANLIN_SANITIZE)
-  add_compile_options(-fsanitize=${HANLIN_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
+  add_compile_options("$<$<COMPILE_LANGUAGE:C,CXX>:-fsanitize=${HANLIN_SANITIZE};-fno-omit-frame-pointer;-fno-sanitize-recover=all>")
   add_link_options(-fsanitize=${HANLIN_SANITIZE})
 endif()
 

@@ -13,7 +13,9 @@
 namespace hanlin {
 namespace {
 
+using testing::Device;
 using testing::GoldenCases;
+using testing::GroupOptions;
 using testing::Ids;
 using testing::StepDriver;
 using testing::WithGroup;
@@ -121,34 +123,47 @@ void ExpectGreedy(const GoldenCase& golden, StepDriver* driver) {
   }
 }
 
-class GoldenModelTest : public ::testing::TestWithParam<int> {};
-INSTANTIATE_TEST_SUITE_P(TensorParallel, GoldenModelTest, ::testing::Values(1, 2, 4));
+// Device and degree.
+class GoldenModelTest : public ::testing::TestWithParam<GroupOptions> {
+ protected:
+  void SetUp() override {
+    if (const std::string why = testing::WhyNot(GetParam().device); !why.empty()) {
+      GTEST_SKIP() << why;
+    }
+  }
+};
+INSTANTIATE_TEST_SUITE_P(Devices, GoldenModelTest,
+                         ::testing::Values(GroupOptions{.tp_size = 1}, GroupOptions{.tp_size = 2},
+                                           GroupOptions{.tp_size = 4},
+                                           GroupOptions{.device = Device::kCuda}));
 
 TEST_P(GoldenModelTest, LogitsAndGreedyIdsAreThoseOfTheReference) {
   int cases = 0;
   for (const GoldenCase& golden : CasesWithPrompts()) {
     SCOPED_TRACE(golden.directory);
     ASSERT_OK_AND_ASSIGN(const ModelConfig config, LoadModelConfig(golden.directory));
-    if (!CheckTp(config, GetParam()).ok()) continue;
+    if (!CheckTp(config, GetParam().tp_size).ok()) continue;
     ++cases;
-    WithGroup(golden.directory, {.tp_size = GetParam()},
-              [&](TpGroup& group, const GptModel& model) {
-                StepDriver driver(&group, model, 1);
-                ExpectLogits(golden, &driver);
-                ExpectGreedy(golden, &driver);
-              });
+    WithGroup(golden.directory, GetParam(), [&](TpGroup& group, const ForwardModel& model) {
+      StepDriver driver(&group, model, 1);
+      ExpectLogits(golden, &driver);
+      ExpectGreedy(golden, &driver);
+    });
   }
   EXPECT_GT(cases, 0);
 }
 
-TEST(GoldenPassTest, PassesOfAFewTokensGiveTheSameNumbers) {
+TEST_P(GoldenModelTest, PassesOfAFewTokensGiveTheSameNumbers) {
+  GroupOptions options = GetParam();
+  if (options.tp_size > 1) GTEST_SKIP() << "shown with one rank";
+  options.threads = 3;
+  options.max_tokens_per_pass = 5;
   for (const GoldenCase& golden : CasesWithPrompts()) {
     SCOPED_TRACE(golden.directory);
-    WithGroup(golden.directory, {.threads = 3, .max_tokens_per_pass = 5},
-              [&](TpGroup& group, const GptModel& model) {
-                StepDriver driver(&group, model, 2);
-                ExpectLogits(golden, &driver);
-              });
+    WithGroup(golden.directory, options, [&](TpGroup& group, const ForwardModel& model) {
+      StepDriver driver(&group, model, 2);
+      ExpectLogits(golden, &driver);
+    });
   }
 }
 

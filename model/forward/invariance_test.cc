@@ -10,6 +10,7 @@
 namespace hanlin {
 namespace {
 
+using testing::Device;
 using testing::GroupOptions;
 using testing::Ids;
 using testing::StepDriver;
@@ -76,19 +77,25 @@ INSTANTIATE_TEST_SUITE_P(
     ::testing::Values(GroupOptions{.type = ComputeType::kFloat32, .threads = 2},
                       GroupOptions{.type = ComputeType::kBFloat16, .threads = 3},
                       GroupOptions{.type = ComputeType::kBFloat16, .max_tokens_per_pass = 24},
-                      GroupOptions{.type = ComputeType::kFloat32, .tp_size = 2}));
+                      GroupOptions{.type = ComputeType::kFloat32, .tp_size = 2},
+                      GroupOptions{.device = Device::kCuda, .type = ComputeType::kBFloat16},
+                      GroupOptions{.device = Device::kCuda,
+                                   .type = ComputeType::kBFloat16,
+                                   .max_tokens_per_pass = 24}));
 
 TEST_P(InvarianceTest, ChunksAndNeighboursChangeNoBit) {
+  if (const std::string why = testing::WhyNot(GetParam().device); !why.empty()) GTEST_SKIP() << why;
   ASSERT_OK_AND_ASSIGN(const std::string directory, DefaultModelDirectory());
   std::vector<std::vector<float>> want;
   std::vector<Ids> sequences;
-  const GroupOptions plain = {.type = GetParam().type, .tp_size = GetParam().tp_size};
-  WithGroup(directory, plain, [&](TpGroup& group, const GptModel& model) {
+  const GroupOptions plain = {
+      .device = GetParam().device, .type = GetParam().type, .tp_size = GetParam().tp_size};
+  WithGroup(directory, plain, [&](TpGroup& group, const ForwardModel& model) {
     StepDriver driver(&group, model, 1);
     sequences = RandomSequences(driver.vocab_size());
     want = Alone(sequences, &driver);
   });
-  WithGroup(directory, GetParam(), [&](TpGroup& group, const GptModel& model) {
+  WithGroup(directory, GetParam(), [&](TpGroup& group, const ForwardModel& model) {
     StepDriver driver(&group, model, 2);
     for (const uint32_t seed : {1u, 2u}) {
       EXPECT_TRUE(InRandomChunks(sequences, seed, &driver) == want) << "seed " << seed;

@@ -28,13 +28,14 @@
 #include "model/checkpoint/checkpoint.h"
 #include "model/comm/communicator.h"
 #include "model/config/config.h"
+#include "model/forward/forward_model.h"
 #include "model/forward/pass.h"
 #include "model/forward/step.h"
 #include "model/weights/weights.h"
 
 namespace hanlin {
 
-class GptModel {
+class GptModel : public ForwardModel {
  public:
   struct Options {
     const Checkpoint* checkpoint = nullptr;  // read during Create only
@@ -62,16 +63,11 @@ class GptModel {
   GptModel(const GptModel&) = delete;
   GptModel& operator=(const GptModel&) = delete;
 
-  // What Run would say about a step and room for so many logits, without running it.
-  absl::Status Check(const StepBatch& batch, size_t logits) const;
+  absl::Status Check(const StepBatch& batch, size_t logits) const override;
+  absl::Status Run(const StepBatch& batch, std::span<float> logits) override;
 
-  // Runs one step: writes the KV cache of the new tokens, and on rank 0 logits [logit_rows,
-  // vocab_size] of the wanted rows (other ranks pass an empty span). INVALID_ARGUMENT leaves the
-  // model untouched; UNAVAILABLE means that the group is gone.
-  absl::Status Run(const StepBatch& batch, std::span<float> logits);
-
-  const ModelConfig& config() const { return config_; }
-  const StepLimits& limits() const { return limits_; }  // what CheckStep holds a plan against
+  const ModelConfig& config() const override { return config_; }
+  const StepLimits& limits() const override { return limits_; }
   int tp_size() const { return communicator_->size(); }
   const GptWeights& weights() const { return *weights_; }  // for measurements
 

@@ -13,6 +13,7 @@
 namespace hanlin {
 namespace {
 
+using testing::Device;
 using testing::GroupOptions;
 using testing::Ids;
 using testing::StepDriver;
@@ -28,12 +29,22 @@ nlohmann::json StoredContinuations() {
   return nlohmann::json::parse(text.value(), nullptr, false);
 }
 
-class ReferenceModelTest : public ::testing::TestWithParam<int> {
+// Device and degree.
+class ReferenceModelTest : public ::testing::TestWithParam<GroupOptions> {
  protected:
-  void SetUp() override { ASSERT_OK_AND_ASSIGN(model_, DefaultModelDirectory()); }
+  void SetUp() override {
+    if (const std::string why = testing::WhyNot(GetParam().device); !why.empty()) {
+      GTEST_SKIP() << why;
+    }
+    ASSERT_OK_AND_ASSIGN(model_, DefaultModelDirectory());
+  }
   std::string model_;
 };
-INSTANTIATE_TEST_SUITE_P(TensorParallel, ReferenceModelTest, ::testing::Values(1, 2, 4));
+INSTANTIATE_TEST_SUITE_P(
+    Devices, ReferenceModelTest,
+    ::testing::Values(GroupOptions{.tp_size = 1}, GroupOptions{.tp_size = 2},
+                      GroupOptions{.tp_size = 4}, GroupOptions{.device = Device::kCuda},
+                      GroupOptions{.device = Device::kCuda, .batch_invariant = false}));
 
 TEST_P(ReferenceModelTest, GreedyContinuationsInFp32AreExact) {
   std::vector<Ids> prompts, want;
@@ -45,7 +56,7 @@ TEST_P(ReferenceModelTest, GreedyContinuationsInFp32AreExact) {
   }
   std::vector<int> lengths;
   for (const Ids& prompt : prompts) lengths.push_back(static_cast<int>(prompt.size()) + 64);
-  WithGroup(model_, {.tp_size = GetParam()}, [&](TpGroup& group, const GptModel& model) {
+  WithGroup(model_, GetParam(), [&](TpGroup& group, const ForwardModel& model) {
     StepDriver driver(&group, model, 1);
     EXPECT_EQ(testing::Greedy(&driver, prompts, lengths, model.config().end_token_ids), want);
   });
@@ -73,8 +84,9 @@ void ExpectNearStep(std::span<const float> logits, const nlohmann::json& top) {
 }
 
 TEST_P(ReferenceModelTest, ForcedContinuationsInBf16AreNear) {
-  const GroupOptions options = {.type = ComputeType::kBFloat16, .tp_size = GetParam()};
-  WithGroup(model_, options, [&](TpGroup& group, const GptModel& model) {
+  GroupOptions options = GetParam();
+  options.type = ComputeType::kBFloat16;
+  WithGroup(model_, options, [&](TpGroup& group, const ForwardModel& model) {
     StepDriver driver(&group, model, 1);
     for (const auto& item : StoredContinuations()) {
       SCOPED_TRACE(item["text"].get<std::string>());

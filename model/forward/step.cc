@@ -44,8 +44,9 @@ absl::Status CheckSequence(const StepBatch& batch, size_t index, int64_t first_t
 
 absl::Status CheckStep(const StepBatch& batch, const StepLimits& limits) {
   for (const int32_t id : batch.tokens) {
-    if (id < 0 || id >= limits.vocab_size) {
-      return InvalidArgument("token id {}, want one in [0, {})", id, limits.vocab_size);
+    if (id < -limits.drawn_rows || id >= limits.vocab_size) {
+      return InvalidArgument("token id {}, want one in [{}, {})", id, -limits.drawn_rows,
+                             limits.vocab_size);
     }
   }
   for (const int32_t block : batch.block_table) {

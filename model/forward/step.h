@@ -47,6 +47,9 @@ struct StepLimits {
   int32_t max_positions;
   int32_t num_blocks;
   int32_t block_tokens;
+  // Ids -1 to -drawn_rows may stand in a plan: -1 - r means the id that row r of the step before
+  // drew, which only the device knows yet.
+  int32_t drawn_rows = 0;
 };
 
 // INVALID_ARGUMENT naming the first thing wrong: an index out of range, an id outside the

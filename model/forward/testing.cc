@@ -6,11 +6,18 @@
 
 #include "common/testing/testing.h"
 #include "model/comm/testing.h"
+#include "model/forward/model.h"
+#ifdef HANLIN_CUDA
+#include "model/forward/cuda/cuda_model.h"
+#endif
 
 namespace hanlin::testing {
 
-StepDriver::StepDriver(TpGroup* group, const GptModel& model, uint32_t seed)
-    : group_(*group), vocab_size_(model.config().vocab_size), random_(seed) {
+StepDriver::StepDriver(TpGroup* group, const ForwardModel& model, uint32_t seed)
+    : group_(*group),
+      vocab_size_(model.config().vocab_size),
+      block_tokens_(model.limits().block_tokens),
+      random_(seed) {
   free_blocks_.resize(model.limits().num_blocks);
   std::iota(free_blocks_.begin(), free_blocks_.end(), 0);
   std::shuffle(free_blocks_.begin(), free_blocks_.end(), random_);
@@ -26,7 +33,7 @@ std::vector<float> StepDriver::Step(const std::vector<Work>& works) {
     tokens.insert(tokens.end(), work.tokens.begin(), work.tokens.end());
     for (int32_t i = work.all_logits ? 0 : count - 1; i < count; ++i)
       logit_rows.push_back(first + i);
-    while (std::ssize(sequence.blocks) * GptModel::block_tokens() < sequence.tokens + count) {
+    while (std::ssize(sequence.blocks) * block_tokens_ < sequence.tokens + count) {
       sequence.blocks.push_back(free_blocks_.back());
       free_blocks_.pop_back();
     }
@@ -48,18 +55,48 @@ void StepDriver::Drop(int sequence) {
   sequences_.erase(sequence);
 }
 
+std::string WhyNot([[maybe_unused]] Device device) {
+#ifdef HANLIN_CUDA
+  if (device == Device::kCpu) return "";
+  return Message(OpenCudaDevice(0).status());
+#else
+  return device == Device::kCpu ? "" : "built without CUDA";
+#endif
+}
+
+namespace {
+
+absl::StatusOr<std::unique_ptr<ForwardModel>> MakeModel(const Checkpoint& checkpoint,
+                                                        const GroupOptions& options,
+                                                        Communicator* communicator,
+                                                        ThreadPool* pool) {
+#ifdef HANLIN_CUDA
+  if (options.device == Device::kCuda) {
+    return CudaGptModel::Create({.checkpoint = &checkpoint,
+                                 .compute_type = options.type,
+                                 .pool = pool,
+                                 .num_kv_blocks = options.num_kv_blocks,
+                                 .max_tokens_per_pass = options.max_tokens_per_pass,
+                                 .batch_invariant = options.batch_invariant});
+  }
+#endif
+  return GptModel::Create({.checkpoint = &checkpoint,
+                           .compute_type = options.type,
+                           .communicator = communicator,
+                           .pool = pool,
+                           .num_kv_blocks = options.num_kv_blocks,
+                           .max_tokens_per_pass = options.max_tokens_per_pass});
+}
+
+}  // namespace
+
 void WithGroup(const std::string& directory, const GroupOptions& options,
-               const std::function<void(TpGroup&, const GptModel&)>& body) {
+               const std::function<void(TpGroup&, const ForwardModel&)>& body) {
   ASSERT_OK_AND_ASSIGN(const ModelConfig config, LoadModelConfig(directory));
   ASSERT_OK_AND_ASSIGN(const auto checkpoint, Checkpoint::Open(directory, config));
   RunRanks(options.tp_size, [&](Communicator& communicator) {
     ThreadPool pool(options.threads);
-    const auto model = GptModel::Create({.checkpoint = checkpoint.get(),
-                                         .compute_type = options.type,
-                                         .communicator = &communicator,
-                                         .pool = &pool,
-                                         .num_kv_blocks = options.num_kv_blocks,
-                                         .max_tokens_per_pass = options.max_tokens_per_pass});
+    const auto model = MakeModel(*checkpoint, options, &communicator, &pool);
     if (!model.ok()) communicator.Abort("this rank could not load");
     ASSERT_TRUE(model.ok()) << model.status();
     if (communicator.rank() != 0) {

@@ -11,27 +11,35 @@
 #include <string>
 #include <vector>
 
+#include "kernels/base/types.h"
 #include "model/checkpoint/checkpoint.h"
-#include "model/forward/model.h"
+#include "model/forward/forward_model.h"
 #include "model/forward/tp_group.h"
 
 namespace hanlin::testing {
 
 using Ids = std::vector<int32_t>;
 
+enum class Device { kCpu, kCuda };
+
+// Why tests on the device cannot run here; empty when they can.
+std::string WhyNot(Device device);
+
 struct GroupOptions {
+  Device device = Device::kCpu;
   ComputeType type = ComputeType::kFloat32;
   int tp_size = 1;
   int threads = 1;
   int32_t max_tokens_per_pass = 512;
   int32_t num_kv_blocks = 512;
+  bool batch_invariant = true;  // the CPU always is
 };
 
 // Feeds tokens to sequences of its own numbering. KV blocks are handed out in random order, so that
 // a result that depends on block numbers shows.
 class StepDriver {
  public:
-  StepDriver(TpGroup* group, const GptModel& model, uint32_t seed);
+  StepDriver(TpGroup* group, const ForwardModel& model, uint32_t seed);
 
   struct Work {
     int sequence;  // any number; new ones begin empty
@@ -53,15 +61,16 @@ class StepDriver {
 
   TpGroup& group_;
   const int32_t vocab_size_;
+  const int32_t block_tokens_;
   std::mt19937 random_;
   Ids free_blocks_;
   std::map<int, Sequence> sequences_;
 };
 
-// Loads `directory` on every rank of a group and calls `body` on rank 0; the others follow until it
-// returns.
+// Loads `directory` on every rank of a group (on a GPU: of one) and calls `body` on rank 0; the
+// others follow until it returns.
 void WithGroup(const std::string& directory, const GroupOptions& options,
-               const std::function<void(TpGroup&, const GptModel&)>& body);
+               const std::function<void(TpGroup&, const ForwardModel&)>& body);
 
 // Continues every prompt greedily, all of them in one running batch, until its total length is
 // `lengths[i]` or it has made one of `end_ids` (which is kept). Prompt plus continuation.

@@ -17,7 +17,7 @@ absl::Status Send(Command command, Communicator& communicator, std::vector<std::
   return communicator.Broadcast(message, absl::InfiniteDuration());
 }
 
-absl::Status RunCommand(const std::vector<std::byte>& message, GptModel& model,
+absl::Status RunCommand(const std::vector<std::byte>& message, ForwardModel& model,
                         Communicator& communicator, bool* done) {
   Command command = {};
   if (message.size() < sizeof(command)) return Internal("empty message from rank 0");
@@ -61,7 +61,7 @@ absl::Status TpGroup::Shutdown() {
   return Send(Command::kShutdown, communicator_, &message_);
 }
 
-absl::Status FollowerLoop(GptModel* model, Communicator* communicator) {
+absl::Status FollowerLoop(ForwardModel* model, Communicator* communicator) {
   std::vector<std::byte> message;
   bool done = false;
   while (!done) {

@@ -12,17 +12,17 @@
 
 #include "absl/status/status.h"
 #include "model/comm/communicator.h"
-#include "model/forward/model.h"
+#include "model/forward/forward_model.h"
 
 namespace hanlin {
 
 class TpGroup {
  public:
   // Rank 0's model and communicator; both must outlive the group.
-  TpGroup(GptModel* model, Communicator* communicator)
+  TpGroup(ForwardModel* model, Communicator* communicator)
       : model_(*model), communicator_(*communicator) {}
 
-  // GptModel::Run on all ranks. INVALID_ARGUMENT is found before anything is sent and harms
+  // ForwardModel::Run on all ranks. INVALID_ARGUMENT is found before anything is sent and harms
   // nothing; any other error aborts the group.
   absl::Status RunStep(const StepBatch& batch, std::span<float> logits);
 
@@ -34,13 +34,13 @@ class TpGroup {
   absl::Status Shutdown();
 
  private:
-  GptModel& model_;
+  ForwardModel& model_;
   Communicator& communicator_;
   std::vector<std::byte> message_;
 };
 
 // Ranks 1..: runs what the leader sends until it shuts down (OK) or the group ends (UNAVAILABLE).
-absl::Status FollowerLoop(GptModel* model, Communicator* communicator);
+absl::Status FollowerLoop(ForwardModel* model, Communicator* communicator);
 
 }  // namespace hanlin
 

@@ -1,17 +1,13 @@
-// See weights.h. Loading is a flat list of pieces (a tensor's rows, a panel's multiple at a time)
-// that the threads take one after another; a piece writes memory that no other piece touches.
+// See weights.h. Pieces are whole panels of a matrix, so that no two threads write the same one.
 #include "model/weights/weights.h"
 
-#include <algorithm>
-#include <atomic>
-#include <mutex>
-
 #include "common/status/status.h"
+#include "model/weights/walk.h"
 
 namespace hanlin {
 namespace {
 
-constexpr int64_t kPieceFloats = 256 << 10;  // 1 MiB of fp32 a thread
+constexpr int64_t kPieceValues = 256 << 10;  // 1 MiB of fp32 a thread
 
 // A tensor and where it goes: into a packed matrix, or as it is into `vector`.
 struct Destination {
@@ -21,42 +17,16 @@ struct Destination {
   const float** vector = nullptr;
 };
 
-struct Piece {
-  const Destination* destination;
-  int64_t row_begin;
-  int64_t row_end;
-};
-
-// Every tensor of the model in the order of the forward pass, so that neighbours in time are
-// neighbours in memory.
 std::vector<Destination> Destinations(const ModelConfig& config, int tp_size, GptWeights* weights) {
   std::vector<Destination> all;
-  const auto matrix = [&](TensorRole role, int layer, PackedMatrix* to) {
-    all.push_back({{role, layer}, LocalShape(config, role, tp_size), to, nullptr});
-  };
-  const auto vector = [&](TensorRole role, int layer, const float** to) {
-    all.push_back({{role, layer}, LocalShape(config, role, tp_size), nullptr, to});
-  };
-  vector(TensorRole::kPositionEmbedding, 0, &weights->position_embedding);
-  weights->layers.resize(config.num_layers);
-  for (int i = 0; i < config.num_layers; ++i) {
-    LayerWeights& layer = weights->layers[i];
-    vector(TensorRole::kLn1Weight, i, &layer.ln1_weight);
-    vector(TensorRole::kLn1Bias, i, &layer.ln1_bias);
-    matrix(TensorRole::kQkvWeight, i, &layer.qkv);
-    vector(TensorRole::kQkvBias, i, &layer.qkv_bias);
-    matrix(TensorRole::kAttnOutWeight, i, &layer.attention_out);
-    vector(TensorRole::kAttnOutBias, i, &layer.attention_bias);
-    vector(TensorRole::kLn2Weight, i, &layer.ln2_weight);
-    vector(TensorRole::kLn2Bias, i, &layer.ln2_bias);
-    matrix(TensorRole::kMlpUpWeight, i, &layer.mlp_up);
-    vector(TensorRole::kMlpUpBias, i, &layer.mlp_up_bias);
-    matrix(TensorRole::kMlpDownWeight, i, &layer.mlp_down);
-    vector(TensorRole::kMlpDownBias, i, &layer.mlp_down_bias);
-  }
-  vector(TensorRole::kFinalLnWeight, 0, &weights->final_ln_weight);
-  vector(TensorRole::kFinalLnBias, 0, &weights->final_ln_bias);
-  matrix(TensorRole::kWordEmbedding, 0, &weights->word_embedding);
+  VisitWeights(
+      config, weights,
+      [&](TensorId id, PackedMatrix* to) {
+        all.push_back({id, LocalShape(config, id.role, tp_size), to, nullptr});
+      },
+      [&](TensorId id, const float** to) {
+        all.push_back({id, LocalShape(config, id.role, tp_size), nullptr, to});
+      });
   return all;
 }
 
@@ -70,74 +40,33 @@ uint64_t TotalBytes(const std::vector<Destination>& destinations, ComputeType ty
   return bytes;
 }
 
-std::vector<Piece> CutIntoPieces(const std::vector<Destination>& destinations) {
-  std::vector<Piece> pieces;
-  for (const Destination& d : destinations) {
-    // Whole panels, so that no two threads write the same one.
-    const int64_t panels = std::max<int64_t>(1, kPieceFloats / (kPanelRows * d.shape.cols));
-    const int64_t step = panels * kPanelRows;
-    for (int64_t row = 0; row < d.shape.rows; row += step) {
-      pieces.push_back({&d, row, std::min(row + step, d.shape.rows)});
-    }
+absl::Status Allocate(const Destination& to, ComputeType type, Arena& arena) {
+  if (to.matrix != nullptr) {
+    ASSIGN_OR_RETURN(*to.matrix, PackedMatrix::Create(type, to.shape.rows, to.shape.cols, arena));
+  } else {
+    ASSIGN_OR_RETURN(std::byte* const memory, arena.Allocate(to.shape.size() * sizeof(float)));
+    *to.vector = reinterpret_cast<const float*>(memory);
   }
-  return pieces;
+  return absl::OkStatus();
 }
 
-class Loader {
- public:
-  Loader(const Checkpoint& checkpoint, const WeightsOptions& options, std::vector<Piece> pieces)
-      : checkpoint_(checkpoint), options_(options), pieces_(std::move(pieces)) {}
-
-  absl::Status Run(ThreadPool* pool) {
-    pool->RunOnAll([this](int thread) { Work(thread); });
-    return status_;
+absl::Status LoadPiece(const Checkpoint& checkpoint, const WeightsOptions& options,
+                       const Destination& to, const WeightPiece& piece,
+                       std::vector<float>* buffer) {
+  const int64_t rows = piece.row_end - piece.row_begin;
+  const auto read = [&](float* target) {
+    return checkpoint.ReadRows(to.id, options.tp_rank, options.tp_size, piece.row_begin,
+                               piece.row_end, target);
+  };
+  // The arena gave a vector's memory out as `const float*`; until loading ends it is ours to write.
+  if (to.vector != nullptr) {
+    return read(const_cast<float*>(*to.vector) + piece.row_begin * to.shape.cols);
   }
-
- private:
-  void Work(int thread) {
-    std::vector<float> buffer;
-    int last_percent = -1;
-    for (;;) {
-      const size_t index = next_.fetch_add(1);
-      if (index >= pieces_.size() || failed_) break;
-      if (const absl::Status status = LoadPiece(pieces_[index], &buffer); !status.ok()) {
-        const std::lock_guard lock(mutex_);
-        if (status_.ok()) status_ = status;
-        failed_ = true;
-      }
-      const int percent = static_cast<int>(100 * (index + 1) / pieces_.size());
-      if (thread == 0 && percent != last_percent && options_.progress) {
-        options_.progress(percent / 100.0);
-        last_percent = percent;
-      }
-    }
-    if (thread == 0 && !failed_ && last_percent != 100 && options_.progress) options_.progress(1);
-  }
-
-  absl::Status LoadPiece(const Piece& piece, std::vector<float>* buffer) const {
-    const Destination& to = *piece.destination;
-    const int64_t rows = piece.row_end - piece.row_begin;
-    if (to.vector != nullptr) {
-      // The arena gave this memory out as `const float*`; until loading ends it is ours to write.
-      float* target = const_cast<float*>(*to.vector) + piece.row_begin * to.shape.cols;
-      return checkpoint_.ReadRows(to.id, options_.tp_rank, options_.tp_size, piece.row_begin,
-                                  piece.row_end, target);
-    }
-    buffer->resize(rows * to.shape.cols);
-    RETURN_IF_ERROR(checkpoint_.ReadRows(to.id, options_.tp_rank, options_.tp_size, piece.row_begin,
-                                         piece.row_end, buffer->data()));
-    to.matrix->PackRows(piece.row_begin, rows, buffer->data());
-    return absl::OkStatus();
-  }
-
-  const Checkpoint& checkpoint_;
-  const WeightsOptions& options_;
-  const std::vector<Piece> pieces_;
-  std::atomic<size_t> next_ = 0;
-  std::atomic<bool> failed_ = false;
-  std::mutex mutex_;
-  absl::Status status_;  // the first error; guarded by mutex_ while loading
-};
+  buffer->resize(rows * to.shape.cols);
+  RETURN_IF_ERROR(read(buffer->data()));
+  to.matrix->PackRows(piece.row_begin, rows, buffer->data());
+  return absl::OkStatus();
+}
 
 }  // namespace
 
@@ -155,17 +84,17 @@ absl::StatusOr<std::unique_ptr<GptWeights>> LoadWeights(const Checkpoint& checkp
   const std::vector<Destination> destinations =
       Destinations(config, options.tp_size, weights.get());
   ASSIGN_OR_RETURN(weights->arena, Arena::Create(TotalBytes(destinations, options.type)));
-  for (const Destination& d : destinations) {
-    if (d.matrix != nullptr) {
-      ASSIGN_OR_RETURN(*d.matrix, PackedMatrix::Create(options.type, d.shape.rows, d.shape.cols,
-                                                       weights->arena));
-    } else {
-      ASSIGN_OR_RETURN(std::byte* const memory,
-                       weights->arena.Allocate(d.shape.size() * sizeof(float)));
-      *d.vector = reinterpret_cast<const float*>(memory);
-    }
+  std::vector<TensorShape> shapes;
+  for (const Destination& to : destinations) {
+    RETURN_IF_ERROR(Allocate(to, options.type, weights->arena));
+    shapes.push_back(to.shape);
   }
-  RETURN_IF_ERROR(Loader(checkpoint, options, CutIntoPieces(destinations)).Run(pool));
+  std::vector<std::vector<float>> buffers(pool->num_threads());
+  const auto sink = [&](const WeightPiece& piece, int thread) {
+    return LoadPiece(checkpoint, options, destinations[piece.tensor], piece, &buffers[thread]);
+  };
+  RETURN_IF_ERROR(
+      WalkPieces(CutIntoPieces(shapes, kPieceValues, kPanelRows), sink, options.progress, pool));
   return weights;
 }
 

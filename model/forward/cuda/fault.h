@@ -1,0 +1,19 @@
+// A fault on purpose, for tests of what happens then: HANLIN_FAILPOINT_CUDA_FAULT=N in the
+// environment makes step N (from 1) of a model write where there is no memory.
+#ifndef HANLIN_MODEL_FORWARD_CUDA_FAULT_H_
+#define HANLIN_MODEL_FORWARD_CUDA_FAULT_H_
+
+#include <cuda_runtime_api.h>
+
+#include <cstdint>
+
+namespace hanlin {
+
+// N of the environment; 0: never.
+uint64_t FaultStep();
+// A kernel that faults.
+cudaError_t LaunchFault(cudaStream_t stream);
+
+}  // namespace hanlin
+
+#endif  // HANLIN_MODEL_FORWARD_CUDA_FAULT_H_
