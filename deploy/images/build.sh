@@ -36,16 +36,15 @@ done
 
 # Every library that the loader would open, under the name it asks for. Libraries of the driver (libcuda) are not there
 # at link time; the container runtime mounts them.
-mapfile -t libraries < <(ldd "${binaries[@]/#/$build/bin/}" | grep -oE '/[^ ]+\.so[^ ]*' | sort -u)
-if ldd "${binaries[@]/#/$build/bin/}" | grep 'not found' >&2; then
+needed=$(ldd "${binaries[@]/#/$build/bin/}")
+mapfile -t libraries < <(grep -oE '/[^ ]+\.so[^ ]*' <<<"$needed" | sort -u)
+if grep 'not found' <<<"$needed" >&2; then
   echo "images: a library is missing" >&2
   exit 1
 fi
 cp -L "${libraries[@]}" "$root/usr/lib/"
-# Their licences travel with them.
-for library in "${libraries[@]}"; do
-  package=$(dpkg-query -S "$(readlink -f "$library")" 2>/dev/null | head -n 1 | cut -d: -f1) || true
-  [ -n "$package" ] || continue
+# Their licences travel with them. Packages know their files by paths below /usr.
+for package in $(realpath "${libraries[@]}" | sort -u | xargs dpkg-query -S 2>/dev/null | cut -d: -f1 | sort -u); do
   cp -L "/usr/share/doc/$package/copyright" "$root/usr/share/licenses/$package"
 done
 

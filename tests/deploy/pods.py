@@ -3,7 +3,7 @@
 `kubectl kustomize` renders the overlay; each replica of a Deployment becomes a pod by `podman kube play`, in a bridge
 network with DNS whose aliases stand for the Services. podman knows nothing of gRPC probes, preStop sleeps and rolling
 updates; what a kubelet and a controller would do, the test does. Everything lives in a network namespace and a storage
-folder of its own and is removed at the end.
+folder of its own and is removed at the end; HANLIN_PODS_FOLDER names a folder that stays, with the images in it.
 """
 import contextlib
 import copy
@@ -24,7 +24,7 @@ TOOLS = ["podman", "buildah", "runc", "kubectl", "unshare", "ip"]
 NETWORK = "hanlin"
 CONTAINERS_CONF = """
 [containers]
-default_ulimits=["nofile=65536:65536", "nproc=4096:4096"]
+default_ulimits=["nofile=1024:1024", "nproc=4096:4096"]
 [engine]
 runtime="runc"
 cgroup_manager="cgroupfs"
@@ -121,7 +121,8 @@ class Pod:
 
 class Cluster:
     def __init__(self):
-        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="hanlin-pods-"))
+        self.kept = os.environ.get("HANLIN_PODS_FOLDER")
+        self.folder = pathlib.Path(self.kept or tempfile.mkdtemp(prefix="hanlin-pods-"))
         storage = ["--root", f"{self.folder}/root", "--runroot", f"{self.folder}/run"]
         self.command = ["podman", *storage, "--log-level", "error"]
         (self.folder / "containers.conf").write_text(CONTAINERS_CONF + self._network_folder())
@@ -141,10 +142,11 @@ class Cluster:
                 with contextlib.suppress(Exception):
                     print(f"--- last lines of {name}:\n" + "\n".join(pod.logs().splitlines()[-12:]), file=sys.stderr)
         for arguments in (["pod", "rm", "--all", "--force", "--time", "0"], ["rm", "--all", "--force", "--time", "0"],
-                          ["network", "rm", "--force", NETWORK], ["volume", "rm", "--all", "--force"],
-                          ["rmi", "--all", "--force"]):
+                          ["network", "rm", "--force", NETWORK], ["volume", "rm", "--all", "--force"]):
             subprocess.run([*self.command, *arguments], capture_output=True)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        if not self.kept:
+            subprocess.run([*self.command, "rmi", "--all", "--force"], capture_output=True)
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def podman(self, *arguments):
         result = subprocess.run([*self.command, *arguments], capture_output=True, text=True)
@@ -160,11 +162,16 @@ class Cluster:
 
     def build_images(self, build):
         """{image: size} as build.sh prints them."""
+        printed = self.folder / "images"
+        if printed.exists():
+            return json.loads(printed.read_text())
         result = subprocess.run([SOURCE / "deploy/images/build.sh"], capture_output=True, text=True,
                                 env=os.environ | {"HANLIN_BUILD": str(build)})
         if result.returncode:
             raise AssertionError(f"build.sh: {result.stderr}")
-        return dict(line.split(" ", 1) for line in result.stdout.splitlines())
+        sizes = dict(line.split(" ", 1) for line in result.stdout.splitlines())
+        printed.write_text(json.dumps(sizes))
+        return sizes
 
     def render(self, overlay):
         import yaml
