@@ -14,7 +14,9 @@
 #include "common/status/status.h"
 #include "worker/engine/model_rank.h"
 #include "worker/engine/null_executor.h"
+#include "worker/host_ranks.h"
 #include "worker/service/metrics.h"
+#include "worker/service/router_metrics.h"
 #include "worker/service/worker_service.h"
 
 namespace hanlin {
@@ -33,6 +35,7 @@ struct Flags {
   std::string dtype = "auto";
   int rank = 0;
   int tp = 1;
+  int host_ranks = 1;
   std::string leader;
   std::string address = "127.0.0.1:8090";
   std::string metrics_address;
@@ -60,6 +63,9 @@ void AddFlags(CLI::App& app, Flags& flags) {
   app.add_option("--dtype", flags.dtype, "auto, fp32 or bf16")->capture_default_str();
   app.add_option("--rank", flags.rank, "rank of this process, 0 leads")->capture_default_str();
   app.add_option("--tp", flags.tp, "ranks in the group")->capture_default_str();
+  app.add_option("--host-ranks", flags.host_ranks,
+                 "ranks that this command starts on this host; --rank then counts hosts")
+      ->capture_default_str();
   app.add_option("--leader", flags.leader, "where rank 0 meets the others: HOST:PORT or unix:PATH");
   app.add_option("--address", flags.address, "gRPC address, HOST:PORT or unix:PATH")
       ->capture_default_str();
@@ -101,6 +107,7 @@ absl::Status CheckFlags(const Flags& flags) {
   if (flags.tp > 1 && flags.leader.empty()) {
     return InvalidArgument("--tp is {}, want --leader with it", flags.tp);
   }
+  RETURN_IF_ERROR(CheckGroupSize(flags.tp, flags.host_ranks));
   if (flags.threads < 0) return InvalidArgument("--threads is {}, want at least 0", flags.threads);
   if (flags.drain_timeout_seconds < 0) {
     return InvalidArgument("--drain-timeout is {}, want at least 0", flags.drain_timeout_seconds);
@@ -194,15 +201,21 @@ class Worker {
 
   absl::Status Serve() {
     const ModelConfig& config = engine_->config();
-    service_ = std::make_unique<WorkerService>(WorkerService::Options{
-        .engine = engine_.get(),
-        .model_name = flags_.model_name.empty() ? config.name : flags_.model_name,
-        .device = flags_.device,
-        .dtype = std::string(ToString(type_)),
-        .tp = flags_.tp,
-        .kv_block_tokens = block_tokens_,
-        .tokenizer_fingerprint = flags_.tokenizer_fingerprint,
-        .on_tick = [this](const EngineLoad& load) { worker_metrics_->SetLoad(load); }});
+    const std::string model_name = flags_.model_name.empty() ? config.name : flags_.model_name;
+    router_metrics_ = std::make_unique<RouterMetrics>(
+        metrics_server_->registry(), model_name, block_tokens_, engine_->load().total_kv_blocks);
+    service_ = std::make_unique<WorkerService>(
+        WorkerService::Options{.engine = engine_.get(),
+                               .model_name = model_name,
+                               .device = flags_.device,
+                               .dtype = std::string(ToString(type_)),
+                               .tp = flags_.tp,
+                               .kv_block_tokens = block_tokens_,
+                               .tokenizer_fingerprint = flags_.tokenizer_fingerprint,
+                               .on_tick = [this](const EngineLoad& load) {
+                                 worker_metrics_->SetLoad(load);
+                                 router_metrics_->SetLoad(load);
+                               }});
     ASSIGN_OR_RETURN(server_,
                      RpcServer::Create({.address = flags_.address, .services = {service_.get()}}));
     server_->SetServing(true);
@@ -251,11 +264,20 @@ class Worker {
   // Destroyed from the end.
   std::unique_ptr<MetricsServer> metrics_server_;
   std::unique_ptr<WorkerMetrics> worker_metrics_;
+  std::unique_ptr<RouterMetrics> router_metrics_;
   std::unique_ptr<ModelRank> rank_;
   std::unique_ptr<Engine> engine_;
   std::unique_ptr<WorkerService> service_;
   std::unique_ptr<RpcServer> server_;
 };
+
+// The ranks of this host, this process among them as `flags->rank`.
+absl::Status StartHostRanks(Flags* flags) {
+  ASSIGN_OR_RETURN(const int index, ForkHostRanks(flags->host_ranks));
+  flags->rank = flags->rank * flags->host_ranks + index;
+  if (index > 0) flags->metrics_address.clear();  // one per host
+  return absl::OkStatus();
+}
 
 int Main(int argc, char** argv) {
   Flags flags;
@@ -263,6 +285,9 @@ int Main(int argc, char** argv) {
   AddFlags(app, flags);
   if (const auto code = ParseFlags(app, argc, argv)) return *code;
   if (flags.parent_death) DieWithParent();
+  if (const absl::Status status = StartHostRanks(&flags); !status.ok()) {
+    return ReportError("hanlin-worker", status);
+  }
   ShutdownSignal shutdown;
   flags.log.process = flags.tp > 1 ? fmt::format("worker@{}", flags.rank) : "worker";
   if (const absl::Status status = SetupLogging(flags.log); !status.ok()) {
