@@ -1,7 +1,9 @@
-// The kernels of layer_norm.h: a block per row. Up to four vectors of four elements stay in a
-// thread's registers, which covers widths to 8192; other rows are read once more per pass. Before
-// the dependency wait: the norm's parameters.
+// The kernels of layer_norm.h: a block takes a row, and the next one where there are more rows than
+// blocks. Up to four vectors of four elements stay in a thread's registers, which covers widths to
+// 8192; other rows are read once more per pass. Before the dependency wait: the norm's parameters.
 #include <cuda_bf16.h>
+
+#include <algorithm>
 
 #include "kernels/base/cuda/ptx.cuh"
 #include "kernels/norm/cuda/layer_norm_params.h"
@@ -10,7 +12,8 @@ namespace hanlin {
 namespace {
 
 constexpr int kMaxThreads = 512;
-constexpr int kMaxVectors = 4;  // of a thread
+constexpr int kMaxVectors = 4;   // of a thread
+constexpr int kMaxBlocks = 528;  // about four a multiprocessor: enough to fill memory's pipeline
 
 __device__ __forceinline__ float4 Zero4() { return make_float4(0.0f, 0.0f, 0.0f, 0.0f); }
 __device__ __forceinline__ float4 Plus(float4 a, float4 b) {
@@ -96,42 +99,44 @@ __global__ __launch_bounds__(kMaxThreads) void NormInRegisters(
     }
   }
   ptx::WaitForPrevious();
-  const int64_t source = SourceOf(p, blockIdx.x);
-  float4 v[kVectors];
-  float sum = 0.0f;
+  for (int64_t row = blockIdx.x; row < p.rows; row += gridDim.x) {
+    const int64_t source = SourceOf(p, row);
+    float4 v[kVectors];
+    float sum = 0.0f;
 #pragma unroll
-  for (int j = 0; j < kVectors; ++j) {
-    const int i = threadIdx.x + j * blockDim.x;
-    v[j] = Zero4();
-    if (i < vectors && source >= 0) {
-      const int64_t at = source * p.width + 4 * i;
-      v[j] = Load4(p.x, ComputeType::kFloat32, at);
-      if (p.delta != nullptr) {
-        v[j] = Plus(v[j], Plus(Load4(p.delta, p.delta_type, at), delta_bias[j]));
-        *reinterpret_cast<float4*>(p.x + at) = v[j];
+    for (int j = 0; j < kVectors; ++j) {
+      const int i = threadIdx.x + j * blockDim.x;
+      v[j] = Zero4();
+      if (i < vectors && source >= 0) {
+        const int64_t at = source * p.width + 4 * i;
+        v[j] = Load4(p.x, ComputeType::kFloat32, at);
+        if (p.delta != nullptr) {
+          v[j] = Plus(v[j], Plus(Load4(p.delta, p.delta_type, at), delta_bias[j]));
+          *reinterpret_cast<float4*>(p.x + at) = v[j];
+        }
+        sum += Sum(v[j]);
       }
-      sum += Sum(v[j]);
     }
-  }
-  const float mean = BlockSum(sum, scratch[0]) / static_cast<float>(p.width);
-  float squares = 0.0f;
+    const float mean = BlockSum(sum, scratch[0]) / static_cast<float>(p.width);
+    float squares = 0.0f;
 #pragma unroll
-  for (int j = 0; j < kVectors; ++j) {
-    if (static_cast<int>(threadIdx.x + j * blockDim.x) < vectors) {
-      squares += SquaredDistance(v[j], mean);
+    for (int j = 0; j < kVectors; ++j) {
+      if (static_cast<int>(threadIdx.x + j * blockDim.x) < vectors) {
+        squares += SquaredDistance(v[j], mean);
+      }
     }
-  }
-  const float variance = BlockSum(squares, scratch[1]) / static_cast<float>(p.width);
-  const float scale = 1.0f / sqrtf(variance + p.epsilon);
+    const float variance = BlockSum(squares, scratch[1]) / static_cast<float>(p.width);
+    const float scale = 1.0f / sqrtf(variance + p.epsilon);
 #pragma unroll
-  for (int j = 0; j < kVectors; ++j) {
-    const int i = threadIdx.x + j * blockDim.x;
-    if (i >= vectors) continue;
-    const float4 w = weight[j], b = bias[j];
-    const float4 y =
-        make_float4((v[j].x - mean) * scale * w.x + b.x, (v[j].y - mean) * scale * w.y + b.y,
-                    (v[j].z - mean) * scale * w.z + b.z, (v[j].w - mean) * scale * w.w + b.w);
-    Store4(p, static_cast<int64_t>(blockIdx.x) * p.width + 4 * i, source >= 0 ? y : Zero4());
+    for (int j = 0; j < kVectors; ++j) {
+      const int i = threadIdx.x + j * blockDim.x;
+      if (i >= vectors) continue;
+      const float4 w = weight[j], b = bias[j];
+      const float4 y =
+          make_float4((v[j].x - mean) * scale * w.x + b.x, (v[j].y - mean) * scale * w.y + b.y,
+                      (v[j].z - mean) * scale * w.z + b.z, (v[j].w - mean) * scale * w.w + b.w);
+      Store4(p, row * p.width + 4 * i, source >= 0 ? y : Zero4());
+    }
   }
 }
 
@@ -188,17 +193,21 @@ bool TakesVectors(const CudaLayerNormParams& p) {
 cudaError_t LaunchLayerNorm(const CudaLayerNormParams& params, cudaStream_t stream) {
   const bool takes_vectors = TakesVectors(params);
   const int64_t items = takes_vectors ? params.width / 4 : params.width;
-  const auto kernel = !takes_vectors             ? NormPlain
-                      : items <= kMaxThreads     ? NormInRegisters<1>
-                      : items <= 2 * kMaxThreads ? NormInRegisters<2>
-                                                 : NormInRegisters<kMaxVectors>;
+  const int least = static_cast<int>((items + kMaxThreads - 1) / kMaxThreads);
+  const int each = !takes_vectors || least == 1 ? 1 : least == 2 ? 2 : kMaxVectors;
+  const auto kernel = !takes_vectors ? NormPlain
+                      : each == 1    ? NormInRegisters<1>
+                      : each == 2    ? NormInRegisters<2>
+                                     : NormInRegisters<kMaxVectors>;
+  const int64_t threads =
+      std::min<int64_t>(kMaxThreads, ((items + each - 1) / each + 31) / 32 * 32);
+  const int64_t blocks = takes_vectors ? std::min<int64_t>(params.rows, kMaxBlocks) : params.rows;
   cudaLaunchAttribute attribute;
   attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
   attribute.val.programmaticStreamSerializationAllowed = 1;
   cudaLaunchConfig_t config = {};
-  config.gridDim = static_cast<unsigned>(params.rows);
-  config.blockDim =
-      items >= kMaxThreads ? kMaxThreads : static_cast<unsigned>(items + 31) / 32 * 32;
+  config.gridDim = static_cast<unsigned>(blocks);
+  config.blockDim = static_cast<unsigned>(threads);
   config.stream = stream;
   config.attrs = &attribute;
   config.numAttrs = 1;
