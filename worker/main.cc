@@ -4,9 +4,12 @@
 // that lost a rank, or stands still, exits with 1, for the supervisor to start it again as one.
 #include <CLI/CLI.hpp>
 #include <cstdio>
+#include <thread>
 
+#include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 #include "common/flags/flags.h"
+#include "common/net/socket.h"
 #include "common/obs/log.h"
 #include "common/obs/metrics.h"
 #include "common/rpc/server.h"
@@ -26,6 +29,7 @@ namespace {
 constexpr int32_t kNullBlocks = 1 << 16;
 // For the last messages to reach the gateways.
 constexpr absl::Duration kFlushTime = absl::Milliseconds(500);
+constexpr absl::Duration kSignalInterval = absl::Milliseconds(50);
 constexpr absl::Duration kProgressInterval = absl::Seconds(2);
 
 struct Flags {
@@ -48,6 +52,7 @@ struct Flags {
   std::string tokenizer_fingerprint;
   int drain_timeout_seconds = 30;
   int stall_timeout_seconds = 30;
+  int64_t null_step_us = 0;
   bool parent_death = false;
   LogOptions log;
 };
@@ -88,6 +93,9 @@ void AddFlags(CLI::App& app, Flags& flags) {
   app.add_option("--stall-timeout", flags.stall_timeout_seconds,
                  "seconds without progress after which the group counts as dead")
       ->capture_default_str();
+  app.add_option("--null-step-us", flags.null_step_us,
+                 "microseconds that a step of the null device takes")
+      ->capture_default_str();
   app.add_flag("--parent-death", flags.parent_death, "end when the parent process dies");
   AddLogFlags(app, flags.log);
 }
@@ -115,6 +123,9 @@ absl::Status CheckFlags(const Flags& flags) {
   if (flags.stall_timeout_seconds < 1) {
     return InvalidArgument("--stall-timeout is {}, want at least 1", flags.stall_timeout_seconds);
   }
+  if (flags.null_step_us < 0) {
+    return InvalidArgument("--null-step-us is {}, want at least 0", flags.null_step_us);
+  }
   return absl::OkStatus();
 }
 
@@ -129,6 +140,7 @@ class Worker {
     }
     ASSIGN_OR_RETURN(type_, ParseComputeType(flags_.dtype, /*scoring=*/false));
     ASSIGN_OR_RETURN(metrics_server_, MetricsServer::Create(flags_.metrics_address));
+    RETURN_IF_ERROR(CheckAddressIsFree());
     if (flags_.device == "cpu") RETURN_IF_ERROR(LoadRank());
     if (flags_.rank > 0) {
       // SIGTERM alone does not end a follower: it works on while rank 0 drains, and ends with the
@@ -142,7 +154,27 @@ class Worker {
   }
 
  private:
+  // An occupied port is said now, not after minutes of loading. (A stale socket file is replaced.)
+  absl::Status CheckAddressIsFree() const {
+    if (flags_.rank > 0 || flags_.address.starts_with("unix:")) return absl::OkStatus();
+    return ListenOn(flags_.address).status();
+  }
+
   absl::Status LoadRank() {
+    // Nothing runs yet that would have to be finished: a signal ends the process at once, also
+    // while it waits for other ranks.
+    absl::Notification loaded;
+    std::jthread watcher([&] {
+      while (!loaded.WaitForNotificationWithTimeout(kSignalInterval)) {
+        if (shutdown_.Requested()) std::_Exit(kExitOk);
+      }
+    });
+    const absl::Status status = CreateRank();
+    loaded.Notify();
+    return status;
+  }
+
+  absl::Status CreateRank() {
     ModelRank::Options options{.source = flags_.source,
                                .type = type_,
                                .rank = flags_.rank,
@@ -158,8 +190,6 @@ class Worker {
   }
 
   void ReportProgress(std::string_view state) {
-    // Nothing runs yet that would have to be finished.
-    if (shutdown_.Requested()) std::_Exit(kExitOk);
     if (absl::Now() - last_progress_ < kProgressInterval) return;
     last_progress_ = absl::Now();
     Log(LogLevel::kInfo, "loading", {{"state", state}});
@@ -187,7 +217,8 @@ class Worker {
     };
     std::unique_ptr<Executor> executor;
     if (rank_ == nullptr) {
-      executor = std::make_unique<NullExecutor>(NullExecutor::Options{.config = config});
+      executor = std::make_unique<NullExecutor>(NullExecutor::Options{
+          .config = config, .delay = absl::Microseconds(flags_.null_step_us)});
     } else {
       options.num_kv_blocks = rank_->num_kv_blocks();
       options.block_tokens = GptModel::block_tokens();

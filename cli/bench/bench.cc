@@ -102,6 +102,12 @@ void AddLoad(CLI::App& bench, Runner& run) {
   command->add_option("--tls-ca", options->tls_ca, "PEM certificate to check the service by");
   command->add_option("--model", options->model, "Model of the service that is started");
   command->add_flag("--null", options->null, "Null devices as workers: measures streaming alone");
+  command
+      ->add_option("--step-us", options->step_us,
+                   "Microseconds that a step of the null devices takes: with few enough tokens a "
+                   "second no pieces are merged, one id a message")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
   command->add_option("--streams", options->streams, "Requests in flight")
       ->check(CLI::Range(1, 10000))
       ->capture_default_str();
@@ -124,6 +130,7 @@ void AddLoad(CLI::App& bench, Runner& run) {
       "\n"
       "Examples:\n"
       "  hanlin bench load --null --streams 64 --json\n"
+      "  hanlin bench load --null --streams 64 --step-us 800   one id a message\n"
       "  hanlin bench load --target 127.0.0.1:8080 --rate 20 --requests 400");
   SetRun(command, run, options, BenchLoad);
 }

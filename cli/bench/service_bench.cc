@@ -62,6 +62,7 @@ Json Describe(const LoadBenchOptions& options, int requests, int max_tokens) {
                                              : "cpu"},
           {"target", options.target.empty() ? "own service" : options.target},
           {"cpus", AvailableCpus()},
+          {"null_step_us", options.step_us},
           {"streams", options.streams},
           {"requests", requests},
           {"rate", options.rate > 0 ? Json(options.rate) : Json(nullptr)},
@@ -72,6 +73,8 @@ void AddResult(const LoadResult& result, Json* json) {
   (*json)["seconds"] = result.elapsed;
   (*json)["tokens_per_second"] = result.tokens / result.elapsed;
   (*json)["messages_per_second"] = result.messages / result.elapsed;
+  (*json)["ids_per_message"] =
+      static_cast<double>(result.tokens) / static_cast<double>(result.messages);
   (*json)["requests_per_second"] = result.whole.size() / result.elapsed;
   (*json)["ttft_ms"] = Percentiles(result.first_token);
   (*json)["added_ttft_ms"] = Percentiles(result.added_first_token);
@@ -129,6 +132,7 @@ absl::StatusOr<Json> BenchLoad(const LoadBenchOptions& options) {
     return InvalidArgument("--streams is {}, want at least 1", options.streams);
   if (options.null && !options.target.empty())
     return InvalidArgument("--null and --target contradict each other");
+  if (options.step_us > 0 && !options.null) return InvalidArgument("--step-us needs --null");
   ASSIGN_OR_RETURN(const auto prompts, LoadPrompts(options.input));
   const int max_tokens = options.max_tokens > 0 ? options.max_tokens : options.null ? 400 : 64;
   const int requests =
@@ -140,6 +144,9 @@ absl::StatusOr<Json> BenchLoad(const LoadBenchOptions& options) {
     std::vector<std::string> arguments;
     if (!options.model.empty()) arguments = {"--model", options.model};
     if (options.null) arguments.insert(arguments.end(), {"--device", "null"});
+    if (options.step_us > 0) {
+      arguments.insert(arguments.end(), {"--null-step-us", std::to_string(options.step_us)});
+    }
     ASSIGN_OR_RETURN(server, ServerProcess::Start(arguments));
     load.target = server->address();
   }

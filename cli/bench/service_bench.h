@@ -23,8 +23,9 @@ absl::StatusOr<Json> BenchStart(const StartBenchOptions& options);
 struct LoadBenchOptions {
   std::string target;  // empty = a service of its own
   std::string tls_ca;
-  std::string model;  // of that service
-  bool null = false;  // … whose workers are null devices: what remains is the cost of streaming
+  std::string model;    // of that service
+  bool null = false;    // … whose workers are null devices: what remains is the cost of streaming
+  int64_t step_us = 0;  // … and take this time for a step, so that the client keeps up
   int streams = 64;
   int requests = 0;    // 0 = enough for a few seconds
   int max_tokens = 0;  // 0 = 64; with null 400
@@ -32,9 +33,9 @@ struct LoadBenchOptions {
   std::string input;   // JSON lines of prompts; empty = a built-in prompt
 };
 
-// {"bench":"load", "tokens_per_second", "messages_per_second", "ttft_ms":{"p50",…},
-// "added_ttft_ms", "tpot_ms", "itl_ms", "e2el_ms", "errors":{…}}. With null, "idle_added_ttft_ms"
-// is that of one stream at a time.
+// {"bench":"load", "tokens_per_second", "messages_per_second", "ids_per_message",
+// "ttft_ms":{"p50",…}, "added_ttft_ms", "tpot_ms", "itl_ms", "e2el_ms", "errors":{…}}. With null,
+// "idle_added_ttft_ms" is that of one stream at a time.
 absl::StatusOr<Json> BenchLoad(const LoadBenchOptions& options);
 
 // {"mean","p50","p90","p99","max"} of `seconds`, in milliseconds; null without values.

@@ -54,7 +54,11 @@ absl::StatusOr<UnitPlan> PlanGroup(const ServeOptions& options, const ServePlace
     Add(argv, "--model-name", options.model_name);
     Add(argv, "--device", options.device);
     Add(argv, "--dtype", options.dtype);
+    if (options.batch_invariant) argv.push_back("--batch-invariant");
     Add(argv, "--kv-memory", options.kv_memory);
+    if (options.null_step_us > 0) {
+      Add(argv, "--null-step-us", fmt::to_string(options.null_step_us));
+    }
     if (options.threads > 0) Add(argv, "--threads", fmt::to_string(options.threads));
     if (options.max_queue.has_value()) Add(argv, "--max-queue", fmt::to_string(*options.max_queue));
     if (options.max_queue_tokens.has_value()) {
@@ -126,6 +130,12 @@ absl::Status CheckServeOptions(const ServeOptions& options) {
   }
   if (options.threads < 0)
     return InvalidArgument("--threads is {}, want 0 or more", options.threads);
+  if (options.null_step_us < 0) {
+    return InvalidArgument("--null-step-us is {}, want 0 or more", options.null_step_us);
+  }
+  if (options.null_step_us > 0 && options.device != "null") {
+    return InvalidArgument("--null-step-us needs --device null, which is \"{}\"", options.device);
+  }
   if (options.drain_timeout_seconds < 0) {
     return InvalidArgument("--drain-timeout is {}, want 0 or more seconds",
                            options.drain_timeout_seconds);

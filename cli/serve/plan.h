@@ -25,9 +25,11 @@ struct ServeOptions {
   std::string model_name;  // empty = the last part of the folder, or the preset
   std::string device = "cpu";
   std::string dtype = "auto";
+  bool batch_invariant = false;
   int tp = 1;
   int groups = 1;
-  int threads = 0;  // per rank; 0 = the cores divided among the ranks
+  int64_t null_step_us = 0;  // time of a step of the null device
+  int threads = 0;           // per rank; 0 = the cores divided among the ranks
   std::string kv_memory;
   std::optional<int> max_queue;
   std::optional<int64_t> max_queue_tokens;

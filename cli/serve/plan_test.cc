@@ -100,6 +100,7 @@ TEST(PlanServeTest, RefusesContradictionsByName) {
       {{.threads = -1}, "--threads is -1"},
       {{.drain_timeout_seconds = -1}, "--drain-timeout is -1"},
       {{.tls_cert = "c"}, "--tls-key is missing"},
+      {{.null_step_us = 5}, "--null-step-us needs --device null"},
       {{.tls_client_ca = "c"}, "--tls-client-ca needs"},
       {{.random_weights = true}, "--random-weights needs --model"},
       {{.metrics_address = "9500"}, "address is \"9500\""},

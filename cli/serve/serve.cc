@@ -109,6 +109,8 @@ void AddServe(CLI::App& app, Runner& run) {
   serve->add_option("--device", options->device, "cpu, or null (ids by formula, for measurements)")
       ->check(CLI::IsMember({"cpu", "null"}))
       ->capture_default_str();
+  serve->add_option("--null-step-us", options->null_step_us,
+                    "Microseconds that a step of the null device takes");
   serve->add_option("--dtype", options->dtype, "auto, fp32 or bf16")
       ->check(CLI::IsMember({"auto", "fp32", "bf16"}))
       ->capture_default_str();

@@ -289,5 +289,43 @@ TEST(RunDirectoryTest, IsPrivateAndRemovedWithItsContents) {
   EXPECT_FALSE(std::filesystem::exists(path));
 }
 
+TEST(RunDirectoryTest, TheNextStartRemovesWhatAKilledOwnerLeft) {
+  hanlin::testing::TempDir base;
+  setenv("XDG_RUNTIME_DIR", base.path().c_str(), 1);
+  int fds[2];
+  ASSERT_EQ(pipe(fds), 0);
+  const pid_t owner = fork();
+  if (owner == 0) {
+    const auto directory = RunDirectory::Create();
+    const std::string path = directory.ok() ? (*directory)->path() : "";
+    std::ofstream(path + "/worker-0.sock") << "x";
+    [[maybe_unused]] const ssize_t written = write(fds[1], path.data(), path.size());
+    pause();
+  }
+  char buffer[200] = {};
+  ASSERT_GT(read(fds[0], buffer, sizeof(buffer) - 1), 0);
+  const std::string left = buffer;
+  // Not ours to remove: what is held, what has no lock, what is a link, what has another name.
+  const std::string fresh = base.path() + "/hanlin-fresh0";
+  std::filesystem::create_directory(fresh);
+  const std::string other = base.path() + "/other";
+  std::filesystem::create_directory(other);
+  std::ofstream(other + "/lock") << "";
+  std::filesystem::create_directory_symlink(other, base.path() + "/hanlin-link00");
+  { ASSERT_OK_AND_ASSIGN(const auto directory, RunDirectory::Create()); }
+  EXPECT_TRUE(std::filesystem::exists(left + "/worker-0.sock")) << "its owner lives";
+
+  kill(owner, SIGKILL);
+  waitpid(owner, nullptr, 0);
+  ASSERT_OK_AND_ASSIGN(const auto directory, RunDirectory::Create());
+  EXPECT_FALSE(std::filesystem::exists(left));
+  EXPECT_TRUE(std::filesystem::exists(directory->path()));
+  EXPECT_TRUE(std::filesystem::exists(fresh));
+  EXPECT_TRUE(std::filesystem::exists(other + "/lock"));
+  unsetenv("XDG_RUNTIME_DIR");
+  close(fds[0]);
+  close(fds[1]);
+}
+
 }  // namespace
 }  // namespace hanlin::cli
