@@ -1,10 +1,12 @@
-// Prefill attention, bf16: a block takes 128 rows of a head of a segment, 64 for each of its two
-// warpgroups, and walks the cache in tiles of 64 positions with borders at multiples of 64, two
-// tiles in shared memory. So a row sees the same tiles in the same order wherever its chunk begins;
-// a tile that lies beyond a row is multiplied by zero weights and changes no bit of it.
+// Prefill attention, bf16: a block takes 64 rows of a head of a segment for each of its warpgroups,
+// which walk the cache in tiles of 64 positions with borders at multiples of 64. So a row sees the
+// same tiles in the same order wherever its chunk begins. One more warpgroup copies the tiles into
+// a ring, a cache block a warp; the others compute the scores of a tile while the tile before it is
+// added to the result, each at its own pace.
 //
-// Shared memory, tiles as in prefill_wgmma.cuh: Q of each warpgroup, then stages of {K, V}.
+// Shared memory, tiles as in prefill_wgmma.cuh: Q of each warpgroup, then the ring of {K, V}.
 #include <cmath>
+#include <type_traits>
 
 #include "kernels/attention/cuda/paged_attention_params.h"
 #include "kernels/attention/cuda/prefill_wgmma.cuh"
@@ -19,18 +21,20 @@ namespace {
 using ptx::kTilePositions;
 using ptx::kTileStride;
 
-constexpr int kGroups = 2;  // warpgroups
+constexpr int kGroups = 3;  // warpgroups that compute
 constexpr int kGroupRows = 64;
 constexpr int kRows = kGroups * kGroupRows;
-constexpr int kThreads = kGroups * 128;
-constexpr int kStages = 2;
+constexpr int kThreads = (kGroups + 1) * 128;
+constexpr int kStages = 4;
+static_assert(kStages >= kGroups, "a warpgroup leaves up to kGroups - 1 tiles at the end alone");
+// Of a thread; together all that a multiprocessor has.
+constexpr int kComputeRegisters = 152;
+constexpr int kCopyRegisters = 56;
 
 template <int kHeadDim>
 struct Shape {
   static constexpr int kChunks = kHeadDim / 8;
   static constexpr int kTileBytes = kChunks * kTileStride;
-  // Of a multiprocessor: one block's softmax runs beside another's products, registers permitting.
-  static constexpr int kMinBlocks = kHeadDim <= 80 ? 2 : 1;
   static constexpr int kSharedBytes = (kGroups + 2 * kStages) * kTileBytes;
 };
 
@@ -41,44 +45,68 @@ __device__ __forceinline__ float Exp2(float x) {
 }
 
 // Copies 16 bytes, or fills them with zeros.
-__device__ __forceinline__ void CopyOrZero(void* shared, const void* global, bool copies) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(ptx::SharedAddress(shared)),
-               "l"(global), "r"(copies ? 16 : 0)
+__device__ __forceinline__ void CopyOrZero(uint32_t shared, const void* global, bool copies) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared), "l"(global),
+               "r"(copies ? 16 : 0)
                : "memory");
 }
 __device__ __forceinline__ void CommitCopies() {
   asm volatile("cp.async.commit_group;" ::: "memory");
 }
-// Waits for this thread's copies and shows them to the tensor cores.
+// Waits for all but the last kPending groups of this thread's copies and shows what they wrote to
+// the tensor cores.
+template <int kPending>
 __device__ __forceinline__ void WaitForCopies() {
-  asm volatile("cp.async.wait_all;\nfence.proxy.async.shared::cta;" ::: "memory");
+  asm volatile("cp.async.wait_group %0;\nfence.proxy.async.shared::cta;" ::"n"(kPending)
+               : "memory");
 }
 
-// The head of a sequence in the cache.
-struct HeadCache {
-  const uint8_t* base;  // of the head in block 0
-  int64_t block_bytes;
-  int64_t value_offset;  // from K to V
-  const int32_t* table;
+// Where tiles are in the ring. A tile is full when every thread that copies has arrived, and free
+// again when every warp that computes has.
+struct Ring {
+  uint64_t full[kStages];
+  uint64_t free[kStages];
 };
 
-// K and V of the positions of a tile; zeros from `length` on, where a slot may hold NaN.
+// Copies all tiles; warp w of the warpgroup takes the cache block w of each. Zeros from `length`
+// on, where a slot may hold NaN.
 template <int kHeadDim>
-__device__ __forceinline__ void LoadTile(const HeadCache& cache, int tile, int length,
-                                         uint8_t* shared) {
+__device__ __forceinline__ void CopyTiles(const PagedKv& kv, int head, const int32_t* table,
+                                          int length, int tiles, uint8_t* stages, Ring& ring) {
   using S = Shape<kHeadDim>;
+  constexpr int kVectors = kPagedKvTokens * S::kChunks;  // K or V of a cache block
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
+  const int64_t value_offset = static_cast<int64_t>(kv.heads) * kVectors * 16;
+  const uint8_t* cache =
+      static_cast<const uint8_t*>(kv.base) + (static_cast<int64_t>(head) * kVectors + lane) * 16;
+  const auto block_of = [&](int tile) {
+    const int block = tile * (kTilePositions / kPagedKvTokens) + warp;
+    return block * kPagedKvTokens < length ? __ldg(table + block) : 0;
+  };
+  int64_t block = block_of(0);
+  for (int tile = 0; tile < tiles; ++tile) {
+    const int stage = tile % kStages;
+    if (tile >= kStages) ptx::BarrierWait(&ring.free[stage], (tile / kStages - 1) % 2);
+    const uint8_t* k = cache + block * 2 * value_offset;
+    const uint32_t to =
+        ptx::SharedAddress(stages + stage * 2 * S::kTileBytes) + warp * kPagedKvTokens * 16;
+    const int exist = length - tile * kTilePositions - warp * kPagedKvTokens;  // rows, if below 16
 #pragma unroll
-  for (int i = threadIdx.x; i < kTilePositions * S::kChunks; i += kThreads) {
-    const int row = i / S::kChunks, chunk = i % S::kChunks;
-    const int position = tile * kTilePositions + row;
-    const bool exists = position < length;
-    const int64_t block = exists ? __ldg(cache.table + position / kPagedKvTokens) : 0;
-    const uint8_t* k = cache.base + block * cache.block_bytes +
-                       (position % kPagedKvTokens * S::kChunks + chunk) * 16;
-    uint8_t* to = shared + chunk * kTileStride + row * 16;
-    CopyOrZero(to, k, exists);
-    CopyOrZero(to + S::kTileBytes, k + cache.value_offset, exists);
+    for (int j = 0; j < kVectors / 32; ++j) {
+      const int row = (lane + j * 32) / S::kChunks, chunk = (lane + j * 32) % S::kChunks;
+      const uint32_t at = to + chunk * kTileStride + row * 16;
+      CopyOrZero(at, k + j * 512, row < exist);
+      CopyOrZero(at + S::kTileBytes, k + value_offset + j * 512, row < exist);
+    }
+    CommitCopies();
+    if (tile + 1 < tiles) block = block_of(tile + 1);
+    if (tile > 0) {
+      WaitForCopies<1>();
+      ptx::Arrive(&ring.full[(tile - 1) % kStages]);
+    }
   }
+  WaitForCopies<0>();
+  ptx::Arrive(&ring.full[(tiles - 1) % kStages]);
 }
 
 // The softmax of two rows so far, in each of the 4 lanes that share them; `sum` is of this lane.
@@ -87,10 +115,9 @@ struct State {
   float sum[2] = {};
 };
 
-// Turns scores into weights and moves sum and o to the new maximum.
-template <int kValues>
+// Turns scores into weights and moves the sums to the new maximum; `factor` moves o there.
 __device__ __forceinline__ void Softmax(float (&s)[32], float scale, State& state,
-                                        float (&o)[kValues]) {
+                                        float (&factor)[2]) {
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
     float maximum = state.maximum[i];
@@ -100,7 +127,7 @@ __device__ __forceinline__ void Softmax(float (&s)[32], float scale, State& stat
     }
     maximum = fmaxf(maximum, __shfl_xor_sync(0xffffffffu, maximum, 1));
     maximum = fmaxf(maximum, __shfl_xor_sync(0xffffffffu, maximum, 2));
-    const float factor = Exp2((state.maximum[i] - maximum) * scale);
+    factor[i] = Exp2((state.maximum[i] - maximum) * scale);
     const float offset = maximum * scale;
     state.maximum[i] = maximum;
     float sum = 0.0f;
@@ -113,20 +140,146 @@ __device__ __forceinline__ void Softmax(float (&s)[32], float scale, State& stat
         sum += value;
       }
     }
-    state.sum[i] = state.sum[i] * factor + sum;
+    state.sum[i] = state.sum[i] * factor[i] + sum;
+  }
+}
+
+// Hides the scores of positions behind a row's own. `first` is the tile's first position plus this
+// thread's first column, `position` that of its first row.
+__device__ __forceinline__ void Mask(int first, int position, float (&s)[32]) {
 #pragma unroll
-    for (int j = 0; j < kValues / 4; ++j) {
-      o[4 * j + 2 * i] *= factor;
-      o[4 * j + 2 * i + 1] *= factor;
+  for (int j = 0; j < 32; ++j) {
+    if (first + j / 4 * 8 + j % 2 > position + j / 2 % 2 * 8) s[j] = -INFINITY;
+  }
+}
+
+__device__ __forceinline__ void Pack(const float (&s)[32], uint32_t (&weights)[4][4]) {
+#pragma unroll
+  for (int i = 0; i < 16; ++i) weights[i / 4][i % 4] = PackBFloat16(s[2 * i], s[2 * i + 1]);
+}
+
+// Issues o += weights V.
+template <int kValues>
+__device__ __forceinline__ void AddValues(const uint32_t (&weights)[4][4], const uint8_t* v_tile,
+                                          float (&o)[kValues]) {
+  const uint64_t v = ptx::TileAlongPositions(v_tile);
+#pragma unroll
+  for (int step = 0; step < kTilePositions / 16; ++step) {
+    ptx::ValueProduct(o, weights[step], v + step * 16);
+  }
+  ptx::WgmmaCommit();
+}
+
+// Issues s = Q K^T.
+template <int kHeadDim>
+__device__ __forceinline__ void ComputeScores(uint64_t q, const uint8_t* k_tile, float (&s)[32]) {
+  const uint64_t k = ptx::TileAlongHead(k_tile);
+#pragma unroll
+  for (int step = 0; step < kHeadDim / 16; ++step) {
+    const int offset = step * (2 * kTileStride / 16);
+    ptx::ScoreProduct(s, q + offset, k + offset, step > 0);
+  }
+  ptx::WgmmaCommit();
+}
+
+// Copies the rows of a warpgroup, zeros from `rows` on, and returns when all of them are there.
+template <int kHeadDim>
+__device__ __forceinline__ uint64_t LoadQueries(const uint4* q, int64_t row_vectors, int rows,
+                                                int group, uint8_t* shared) {
+  using S = Shape<kHeadDim>;
+#pragma unroll
+  for (int i = threadIdx.x % 128; i < kGroupRows * S::kChunks; i += 128) {
+    const int row = i / S::kChunks, chunk = i % S::kChunks;
+    CopyOrZero(ptx::SharedAddress(shared + chunk * kTileStride + row * 16),
+               row < rows ? q + row * row_vectors + chunk : q, row < rows);
+  }
+  asm volatile("cp.async.commit_group;" ::: "memory");
+  WaitForCopies<0>();
+  asm volatile("barrier.sync %0, 128;" ::"r"(group + 1) : "memory");
+  return ptx::TileAlongHead(shared);
+}
+
+// The rows of a warpgroup: the first `rows` of 64 from position `first` on.
+template <int kHeadDim>
+__device__ __forceinline__ void Attend(uint64_t q, int first, int rows, float scale,
+                                       const uint8_t* stages, Ring& ring, float (&o)[kHeadDim / 2],
+                                       State& state) {
+  using S = Shape<kHeadDim>;
+  const int lane = threadIdx.x % 32;
+  const int position = first + threadIdx.x % 128 / 32 * 16 + lane / 4;
+  const int tiles = (first + rows + kTilePositions - 1) / kTilePositions;
+  const int unmasked = min((first + 1) / kTilePositions, tiles);
+  const auto wait = [&](int tile) {
+    ptx::BarrierWait(&ring.full[tile % kStages], tile / kStages % 2);
+    return stages + tile % kStages * 2 * S::kTileBytes;
+  };
+  uint32_t weights[4][4];
+  float factor[2];
+  const uint8_t* stage = wait(0);
+  {
+    float s[32];
+    ptx::WgmmaFence();
+    ComputeScores<kHeadDim>(q, stage, s);
+    ptx::WgmmaWait<0>();
+    if (unmasked == 0) Mask(lane % 4 * 2, position, s);
+    Softmax(s, scale, state, factor);
+    Pack(s, weights);
+  }
+  // Scores of a tile, and their softmax while the tile before is added to o.
+  const auto add_tile = [&](int tile, auto masked) {
+    const uint8_t* before = stage;
+    stage = wait(tile);
+    float s[32];
+    ptx::WgmmaFence();
+    ComputeScores<kHeadDim>(q, stage, s);
+    AddValues(weights, before + S::kTileBytes, o);
+    ptx::WgmmaWait<1>();
+    if constexpr (decltype(masked)::value) {
+      Mask(tile * kTilePositions + lane % 4 * 2, position, s);
+    }
+    Softmax(s, scale, state, factor);
+    ptx::WgmmaWait<0>();
+    if (lane == 0) ptx::Arrive(&ring.free[(tile - 1) % kStages]);
+#pragma unroll
+    for (int j = 0; j < kHeadDim / 2; ++j) o[j] *= factor[j / 2 % 2];
+    Pack(s, weights);
+  };
+  int tile = 1;
+  for (; tile < unmasked; ++tile) add_tile(tile, std::false_type());
+  for (; tile < tiles; ++tile) add_tile(tile, std::true_type());
+  ptx::WgmmaFence();
+  AddValues(weights, stage + S::kTileBytes, o);
+  ptx::WgmmaWait<0>();
+}
+
+// `out`: of the first row of the warpgroup.
+template <int kHeadDim>
+__device__ __forceinline__ void StoreRows(const float (&o)[kHeadDim / 2], const State& state,
+                                          int rows, int64_t row_words, uint32_t* out) {
+  const int lane = threadIdx.x % 32;
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    float sum = state.sum[i];
+    sum += __shfl_xor_sync(0xffffffffu, sum, 1);
+    sum += __shfl_xor_sync(0xffffffffu, sum, 2);
+    const int row = threadIdx.x % 128 / 32 * 16 + lane / 4 + 8 * i;
+    if (row >= rows) continue;
+    const float factor = 1.0f / sum;
+    uint32_t* to = out + row * row_words + lane % 4;
+#pragma unroll
+    for (int j = 0; j < kHeadDim / 8; ++j) {
+      to[j * 4] = PackBFloat16(o[4 * j + 2 * i] * factor, o[4 * j + 2 * i + 1] * factor);
     }
   }
 }
 
 template <int kHeadDim>
-__global__ __launch_bounds__(kThreads, Shape<kHeadDim>::kMinBlocks) void PrefillKernel(
-    const __grid_constant__ PrefillAttentionParams p, float scale) {
+__global__ __launch_bounds__(kThreads,
+                             1) void PrefillKernel(const __grid_constant__ PrefillAttentionParams p,
+                                                   float scale) {
   using S = Shape<kHeadDim>;
   extern __shared__ __align__(128) uint8_t shared[];
+  __shared__ Ring ring;
   ptx::StartNext();
   ptx::WaitForPrevious();
   const int4 fields = __ldg(reinterpret_cast<const int4*>(p.segments + blockIdx.z));
@@ -134,95 +287,37 @@ __global__ __launch_bounds__(kThreads, Shape<kHeadDim>::kMinBlocks) void Prefill
   const int head = blockIdx.x, heads = gridDim.x;
   const int first = (gridDim.y - 1 - blockIdx.y) * kRows;  // the longest rows start first
   if (first >= segment.num_tokens) return;
-  const int length = segment.context_tokens + segment.num_tokens;
+  const int rows = min(segment.num_tokens - first, kRows);
+  if (threadIdx.x == 0) {
+    for (int i = 0; i < kStages; ++i) {
+      ptx::BarrierInit(&ring.full[i], 128);
+      ptx::BarrierInit(&ring.free[i], (rows + kGroupRows - 1) / kGroupRows * 4);
+    }
+    ptx::FenceBarrierInit();
+  }
+  __syncthreads();
   const int group = threadIdx.x / 128;
   uint8_t* stages = shared + kGroups * S::kTileBytes;
-
-  const HeadCache cache = {
-      static_cast<const uint8_t*>(p.kv.base) + static_cast<int64_t>(head) * kHeadDim * 32,
-      int64_t{64} * heads * kHeadDim, int64_t{32} * heads * kHeadDim,
-      p.kv.block_tables + segment.sequence * p.kv.table_stride};
-  const auto* q =
-      static_cast<const uint4*>(p.qkv) +
-      (static_cast<int64_t>(segment.first_token + first) * 3 * heads + head) * S::kChunks;
-#pragma unroll
-  for (int i = threadIdx.x; i < kRows * S::kChunks; i += kThreads) {
-    const int row = i / S::kChunks, chunk = i % S::kChunks;
-    const bool exists = first + row < segment.num_tokens;
-    uint8_t* to =
-        shared + row / kGroupRows * S::kTileBytes + chunk * kTileStride + row % kGroupRows * 16;
-    CopyOrZero(to, exists ? q + static_cast<int64_t>(row) * 3 * heads * S::kChunks + chunk : q,
-               exists);
-  }
-  LoadTile<kHeadDim>(cache, 0, length, stages);
-  CommitCopies();
-
-  // Positions of this thread's rows: the first, and 8 further.
-  const int lane = threadIdx.x % 32;
-  const int local_row = threadIdx.x / 32 * 16 + lane / 4;
-  const int position = segment.context_tokens + first + local_row;
-  const int group_first = segment.context_tokens + first + group * kGroupRows;
-  const int last = min(group_first + kGroupRows, length) - 1;  // position of the group's last row
-  const int tiles =
-      (min(segment.context_tokens + first + kRows, length) + kTilePositions - 1) / kTilePositions;
-  const uint64_t q_tile = ptx::TileAlongHead(shared + group * S::kTileBytes);
-  float o[kHeadDim / 2] = {};
-  State state;
-  for (int tile = 0; tile < tiles; ++tile) {
-    WaitForCopies();
-    __syncthreads();  // the tile is there for all, and nobody reads the other stage any more
-    uint8_t* stage = stages + tile % kStages * 2 * S::kTileBytes;
-    if (tile + 1 < tiles) {
-      LoadTile<kHeadDim>(cache, tile + 1, length,
-                         stages + (tile + 1) % kStages * 2 * S::kTileBytes);
-      CommitCopies();
-    }
-    if (tile * kTilePositions > last) continue;  // nothing for this warpgroup
-    float s[32];
-    const uint64_t k_tile = ptx::TileAlongHead(stage);
-    ptx::WgmmaFence();
-#pragma unroll
-    for (int step = 0; step < kHeadDim / 16; ++step) {
-      const int offset = step * (2 * kTileStride / 16);
-      ptx::ScoreProduct(s, q_tile + offset, k_tile + offset, step > 0);
-    }
-    ptx::WgmmaCommit();
-    ptx::WgmmaWait<0>();
-    if ((tile + 1) * kTilePositions > group_first + 1) {
-#pragma unroll
-      for (int j = 0; j < 32; ++j) {
-        const int column = tile * kTilePositions + j / 4 * 8 + lane % 4 * 2 + j % 2;
-        if (column > position + j / 2 % 2 * 8) s[j] = -INFINITY;
-      }
-    }
-    Softmax(s, scale, state, o);
-    uint32_t weights[4][4];
-#pragma unroll
-    for (int i = 0; i < 16; ++i) weights[i / 4][i % 4] = PackBFloat16(s[2 * i], s[2 * i + 1]);
-    const uint64_t v_tile = ptx::TileAlongPositions(stage + S::kTileBytes);
-    ptx::WgmmaFence();
-#pragma unroll
-    for (int step = 0; step < kTilePositions / 16; ++step) {
-      ptx::ValueProduct(o, weights[step], v_tile + step * 16);
-    }
-    ptx::WgmmaCommit();
-    ptx::WgmmaWait<0>();
-  }
-
-#pragma unroll
-  for (int i = 0; i < 2; ++i) {
-    float sum = state.sum[i];
-    sum += __shfl_xor_sync(0xffffffffu, sum, 1);
-    sum += __shfl_xor_sync(0xffffffffu, sum, 2);
-    const int row = first + local_row + 8 * i;
-    if (row >= segment.num_tokens) continue;
-    const float factor = 1.0f / sum;
-    auto* out = static_cast<uint32_t*>(p.out) +
-                (static_cast<int64_t>(segment.first_token + row) * heads + head) * (kHeadDim / 2) +
-                lane % 4;
-#pragma unroll
-    for (int j = 0; j < kHeadDim / 8; ++j) {
-      out[j * 4] = PackBFloat16(o[4 * j + 2 * i] * factor, o[4 * j + 2 * i + 1] * factor);
+  const int position = segment.context_tokens + first;
+  if (group == kGroups) {
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kCopyRegisters));
+    const int32_t* table = p.kv.block_tables + segment.sequence * p.kv.table_stride;
+    const int tiles = (position + rows + kTilePositions - 1) / kTilePositions;
+    CopyTiles<kHeadDim>(p.kv, head, table, segment.context_tokens + segment.num_tokens, tiles,
+                        stages, ring);
+  } else {
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kComputeRegisters));
+    const int group_rows = min(rows - group * kGroupRows, kGroupRows);
+    if (group_rows > 0) {
+      const int64_t row = segment.first_token + first + group * kGroupRows;
+      const uint64_t q = LoadQueries<kHeadDim>(
+          static_cast<const uint4*>(p.qkv) + (row * 3 * heads + head) * S::kChunks,
+          int64_t{3} * heads * S::kChunks, group_rows, group, shared + group * S::kTileBytes);
+      float o[kHeadDim / 2] = {};
+      State state;
+      Attend<kHeadDim>(q, position + group * kGroupRows, group_rows, scale, stages, ring, o, state);
+      StoreRows<kHeadDim>(o, state, group_rows, int64_t{heads} * (kHeadDim / 2),
+                          static_cast<uint32_t*>(p.out) + (row * heads + head) * (kHeadDim / 2));
     }
   }
 }

@@ -47,6 +47,23 @@ __device__ __forceinline__ void ScoreProduct(float (&d)[32], uint64_t q, uint64_
       : "l"(q), "l"(k), "r"(static_cast<int>(add)));
 }
 
+// The same with q in registers.
+__device__ __forceinline__ void ScoreProduct(float (&d)[32], const uint32_t (&q)[4], uint64_t k,
+                                             bool add) {
+  asm volatile(
+      "{\n.reg .pred add;\nsetp.ne.u32 add, %37, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
+      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+      " %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
+      "{%32, %33, %34, %35}, %36, add, 1, 1, 0;\n}\n"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]),
+        "+f"(d[7]), "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]),
+        "+f"(d[14]), "+f"(d[15]), "+f"(d[16]), "+f"(d[17]), "+f"(d[18]), "+f"(d[19]), "+f"(d[20]),
+        "+f"(d[21]), "+f"(d[22]), "+f"(d[23]), "+f"(d[24]), "+f"(d[25]), "+f"(d[26]), "+f"(d[27]),
+        "+f"(d[28]), "+f"(d[29]), "+f"(d[30]), "+f"(d[31])
+      : "r"(q[0]), "r"(q[1]), "r"(q[2]), "r"(q[3]), "l"(k), "r"(static_cast<int>(add)));
+}
+
 // o [64 x head_dim] += p [64 x 16] v [16 x head_dim], p in registers: of the score layout above,
 // {rows i 0, 1 of columns 0 to 7, then of columns 8 to 15}, two columns a word.
 __device__ __forceinline__ void ValueProduct(float (&d)[32], const uint32_t (&p)[4], uint64_t v) {
