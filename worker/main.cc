@@ -115,7 +115,6 @@ absl::Status CheckFlags(const Flags& flags) {
   if (flags.tp > 1 && flags.leader.empty()) {
     return InvalidArgument("--tp is {}, want --leader with it", flags.tp);
   }
-  RETURN_IF_ERROR(CheckGroupSize(flags.tp, flags.host_ranks));
   if (flags.threads < 0) return InvalidArgument("--threads is {}, want at least 0", flags.threads);
   if (flags.drain_timeout_seconds < 0) {
     return InvalidArgument("--drain-timeout is {}, want at least 0", flags.drain_timeout_seconds);
@@ -304,6 +303,7 @@ class Worker {
 
 // The ranks of this host, this process among them as `flags->rank`.
 absl::Status StartHostRanks(Flags* flags) {
+  RETURN_IF_ERROR(CheckGroupSize(flags->tp, flags->host_ranks));
   ASSIGN_OR_RETURN(const int index, ForkHostRanks(flags->host_ranks));
   flags->rank = flags->rank * flags->host_ranks + index;
   if (index > 0) flags->metrics_address.clear();  // one per host
