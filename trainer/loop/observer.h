@@ -1,0 +1,35 @@
+// What a training run tells the outside. Called by the rank that writes (rank 0), on its thread.
+#ifndef HANLIN_TRAINER_LOOP_OBSERVER_H_
+#define HANLIN_TRAINER_LOOP_OBSERVER_H_
+
+#include <cstdint>
+#include <string>
+
+#include "trainer/loop/evaluate.h"
+
+namespace hanlin {
+
+struct StepReport {
+  int64_t step = 0;  // 1-based: steps done
+  int64_t total_steps = 0;
+  int64_t epoch = 0;
+  double loss = 0;
+  double learning_rate = 0;
+  double gradient_norm = 0;      // before clipping
+  double tokens_per_second = 0;  // of input, padding not counted; since the report before
+  double mfu = 0;  // see FlopsPerToken; share of the matrix product's rate measured at the start
+  uint64_t memory_bytes = 0;  // of this process, resident
+  double seconds_left = 0;
+};
+
+class Observer {
+ public:
+  virtual ~Observer() = default;
+  virtual void OnMessage(const std::string& text) = 0;
+  virtual void OnStep(const StepReport& report) = 0;
+  virtual void OnEvaluation(int64_t step, const EvaluationResult& result, bool best) = 0;
+};
+
+}  // namespace hanlin
+
+#endif  // HANLIN_TRAINER_LOOP_OBSERVER_H_

@@ -1,0 +1,187 @@
+// How a Trainer comes to be: data, model, the checkpoint to go on from.
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <filesystem>
+
+#include "common/io/file.h"
+#include "common/status/status.h"
+#include "kernels/gemm/cpu/matmul.h"
+#include "model/checkpoint/checkpoint.h"
+#include "tokenizer_svc/core/loader.h"
+#include "trainer/data/dataset.h"
+#include "trainer/loop/trainer.h"
+
+namespace hanlin {
+namespace {
+
+// fp32 matrix products of this size run at the machine's rate: what MFU is a share of.
+double MeasurePeakFlops(ThreadPool& pool) {
+  constexpr int64_t kSize = 512;
+  std::vector<float> a(kSize * kSize, 1.0f), c(a.size());
+  MatMulParams p = {.m = kSize, .n = kSize, .k = kSize, .a = a.data(), .a_stride = kSize};
+  p.b = a.data();
+  p.b_stride = kSize;
+  p.c = c.data();
+  p.c_stride = kSize;
+  double best = 1e9;
+  for (int i = 0; i < 4; ++i) {
+    const auto begin = std::chrono::steady_clock::now();
+    MatMul(p, pool);
+    const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - begin;
+    best = std::min(best, taken.count());
+  }
+  return 2.0 * kSize * kSize * kSize / best;
+}
+
+bool Matches(std::string_view pattern, std::string_view name) {
+  if (pattern.empty()) return name.empty();
+  if (pattern[0] == '*') {
+    for (size_t i = 0; i <= name.size(); ++i) {
+      if (Matches(pattern.substr(1), name.substr(i))) return true;
+    }
+    return false;
+  }
+  return !name.empty() && pattern[0] == name[0] && Matches(pattern.substr(1), name.substr(1));
+}
+
+bool IsMatrix(const ModelConfig& config, TensorRole role) {
+  return LocalShape(config, role, 1).cols > 1;
+}
+
+absl::Status SetGroups(const TrainConfig& config, TrainModelOptions* options) {
+  std::vector<bool> used(config.optimizer.freeze.size());
+  for (const TensorId id : AllTensors(options->config)) {
+    const bool decays = config.optimizer.decay == "all" || IsMatrix(options->config, id.role);
+    options->weight_decay.push_back(decays ? static_cast<float>(config.optimizer.weight_decay)
+                                           : 0.0f);
+    bool frozen = false;
+    for (size_t i = 0; i < used.size(); ++i) {
+      if (!Matches(config.optimizer.freeze[i], ToString(id))) continue;
+      frozen = true;
+      used[i] = true;
+    }
+    options->frozen.push_back(frozen);
+  }
+  for (size_t i = 0; i < used.size(); ++i) {
+    if (used[i]) continue;
+    return InvalidArgument("optimizer.freeze: no tensor is called '{}', names look like '{}'",
+                           config.optimizer.freeze[i],
+                           ToString(TensorId{TensorRole::kMlpUpWeight, 3}));
+  }
+  if (std::find(options->frozen.begin(), options->frozen.end(), false) == options->frozen.end()) {
+    return InvalidArgument("optimizer.freeze leaves nothing to train");
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+double FlopsPerToken(const ModelConfig& config, double length) {
+  const double h = config.hidden_size, layers = config.num_layers;
+  const double matrices = layers * (4 * h * h + 2 * h * config.ffn_size) + config.vocab_size * h;
+  return 6 * matrices + 6 * layers * length * h;
+}
+
+absl::Status Trainer::LoadData(const ModelConfig& model) {
+  const std::string& folder = config_.tokenizer.empty() ? config_.model : config_.tokenizer;
+  ASSIGN_OR_RETURN(const auto tokenizer, LoadTokenizer(folder));
+  if (model.end_token_ids.empty()) {
+    return FailedPrecondition("{} has no end token, which separates samples", config_.model);
+  }
+  rules_ = {config_.data.sequence_length, model.end_token_ids[0], config_.data.loss == "all"};
+  if (rules_.sequence_length - 1 > model.max_positions) {
+    return InvalidArgument(
+        "data.sequence_length is {}, want at most {}: the model has {} positions",
+        rules_.sequence_length, model.max_positions + 1, model.max_positions);
+  }
+  DataSetOptions options;
+  options.files = config_.data.train;
+  options.rules = config_.data;
+  options.vocab_size = model.vocab_size;
+  options.report = [this](const std::string& text) { Message(text); };
+  ASSIGN_OR_RETURN(train_, LoadSamples(options, *tokenizer, pool_));
+  int64_t cut = 0;
+  for (size_t i = 0; i < train_.size(); ++i) {
+    const SampleView sample = train_[i];
+    cut += static_cast<int64_t>(sample.source.size() + sample.target.size()) + 1 >
+                   rules_.sequence_length
+               ? 1
+               : 0;
+  }
+  Message(fmt::format("{} training samples, {} of them cut to data.sequence_length {}",
+                      train_.size(), cut, rules_.sequence_length));
+  if (config_.data.valid.empty()) return absl::OkStatus();
+  options.files = config_.data.valid;
+  ASSIGN_OR_RETURN(valid_, LoadSamples(options, *tokenizer, pool_));
+  Message(fmt::format("{} validation samples", valid_.size()));
+  return absl::OkStatus();
+}
+
+absl::Status Trainer::MakeModel(const ModelConfig& model) {
+  TrainModelOptions options = {.config = model};
+  options.tensor = options_.tensor;
+  options.data = options_.data;
+  options.zero = config_.parallel.zero;
+  options.recompute = config_.compute.recompute == "full"        ? Recompute::kFull
+                      : config_.compute.recompute == "selective" ? Recompute::kSelective
+                                                                 : Recompute::kNone;
+  options.dropout = {static_cast<float>(config_.dropout.embedding),
+                     static_cast<float>(config_.dropout.attention),
+                     static_cast<float>(config_.dropout.hidden)};
+  options.seed = static_cast<uint64_t>(config_.seed);
+  options.adamw = {config_.optimizer.beta1, config_.optimizer.beta2, config_.optimizer.eps};
+  RETURN_IF_ERROR(SetGroups(config_, &options));
+  ASSIGN_OR_RETURN(model_, MakeCpuTrainModel(options, pool_));
+  if (config_.init == "random") {
+    return LoadParameters(*Checkpoint::Random(model, static_cast<uint64_t>(config_.seed)), *model_);
+  }
+  ASSIGN_OR_RETURN(const auto checkpoint, Checkpoint::Open(config_.model, model));
+  return LoadParameters(*checkpoint, *model_);
+}
+
+absl::Status Trainer::Resume() {
+  if (config_.resume == "never") return absl::OkStatus();
+  std::string folder = config_.resume;
+  if (folder == "auto") {
+    ASSIGN_OR_RETURN(const auto newest, NewestCheckpoint(config_.output));
+    if (!newest.has_value()) return absl::OkStatus();
+    folder = *newest;
+  }
+  ASSIGN_OR_RETURN(state_, LoadCheckpoint(folder, *model_));
+  saved_step_ = state_.step;
+  Message(fmt::format("going on from {}: step {}, epoch {}", folder, state_.step, state_.epoch));
+  if (state_.recipe != Describe(config_)) {
+    Message("the recipe differs from that of the checkpoint; the new one counts");
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::unique_ptr<Trainer>> Trainer::Create(const TrainerOptions& options,
+                                                         ThreadPool& pool) {
+  std::unique_ptr<Trainer> trainer(new Trainer(options, pool));
+  const TrainConfig& config = trainer->config_;
+  ASSIGN_OR_RETURN(const ModelConfig model, LoadModelConfig(config.model));
+  RETURN_IF_ERROR(CheckTp(model, options.tensor == nullptr ? 1 : options.tensor->size()));
+  std::error_code error;
+  std::filesystem::create_directories(config.output, error);
+  if (error) return InvalidArgument("cannot create {}: {}", config.output, error.message());
+  RETURN_IF_ERROR(trainer->LoadData(model));
+  RETURN_IF_ERROR(trainer->MakeModel(model));
+  RETURN_IF_ERROR(trainer->Resume());
+  if (options.observer != nullptr) {
+    trainer->writer_ = std::make_unique<CheckpointWriter>(
+        CheckpointOptions{config.output, config.tokenizer.empty() ? config.model : config.tokenizer,
+                          model, config.checkpoint.dtype == "bfloat16", config.checkpoint.keep});
+    trainer->peak_flops_ = MeasurePeakFlops(pool);
+  }
+  const auto steps =
+      static_cast<int64_t>(PlanEpoch(config, trainer->rules_, trainer->train_, 0).size());
+  trainer->total_steps_ =
+      config.run.max_steps > 0
+          ? config.run.max_steps
+          : std::max<int64_t>(1, std::llround(config.run.epochs * static_cast<double>(steps)));
+  return trainer;
+}
+
+}  // namespace hanlin
