@@ -1,12 +1,13 @@
 # make demo   installs, builds, starts the services and streams a poem
 # make test   installs, builds with sanitizers and runs every test
 # make build  installs and builds into build/
+# make images builds the container images with buildah and prints their sizes
 # make lint   clang-format and clang-tidy over the whole tree
 export CCACHE_BASEDIR := $(CURDIR)
 export PATH := /usr/lib/ccache:$(PATH)
 JOBS ?= $(shell nproc)
 
-.PHONY: setup build demo test lint format clean
+.PHONY: setup build demo test lint format clean images
 
 setup:
 	@tools/setup.sh
@@ -22,6 +23,9 @@ test: setup
 	@cmake --preset asan >/dev/null
 	@ninja -C build-asan -j $(JOBS)
 	@ctest --test-dir build-asan --output-on-failure -j $(JOBS)
+
+images: build
+	@deploy/images/build.sh
 
 lint: build
 	@tools/lint.sh --all

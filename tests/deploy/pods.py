@@ -201,6 +201,9 @@ class Cluster:
             self._rename(container, volume, f"{name}-{volume['name']}")  # podman's are per machine, not per pod
         if change:
             change(template, container)
+        if os.environ.get("HANLIN_SANITIZE"):  # needs more memory than the overlay grants, and may not trace itself
+            container["resources"]["limits"]["memory"] = "3Gi"
+            container["env"].append({"name": "ASAN_OPTIONS", "value": "detect_leaks=0:quarantine_size_mb=8"})
         path = self.folder / f"{name}.yaml"
         path.write_text(yaml.safe_dump_all([*self.config, document]))
         self.podman("kube", "play", "--network", f"{NETWORK}:alias={self.services[deployment]}", str(path))

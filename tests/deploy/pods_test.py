@@ -111,21 +111,14 @@ class PodsTest(unittest.TestCase):
         start = time.monotonic()
         cls.cluster.play("hanlin-tokenizer", "tokenizer")
         for group in "ab"[:cls.cluster.replicas("hanlin-worker")]:
-            cls.cluster.play("hanlin-worker", f"worker-{group}", cls.sanitized)
-        cls.gateway = cls.cluster.play("hanlin-gateway", "gateway", cls.sanitized)
+            cls.cluster.play("hanlin-worker", f"worker-{group}")
+        cls.gateway = cls.cluster.play("hanlin-gateway", "gateway")
         cls.channel = cls.connect(cls.gateway)
         first = pods.wait_until(lambda: (s := Stream(cls.channel, max_new_tokens=1)).join() or s.code == CODE.OK and s,
                                 "a first token")
         assert first.tokens == 1
         cls.figures["start_to_first_token_s"] = round(time.monotonic() - start, 1)
         cls.image = next(image for image in cls.figures if "poet" in image)
-
-    @staticmethod
-    def sanitized(template, container):
-        """Sanitizers need more memory than the overlay grants."""
-        if os.environ.get("HANLIN_SANITIZE"):
-            container["resources"]["limits"]["memory"] = "3Gi"
-            container["env"].append({"name": "ASAN_OPTIONS", "value": "detect_leaks=0:quarantine_size_mb=8"})
 
     @staticmethod
     def connect(gateway):
@@ -182,7 +175,7 @@ class PodsTest(unittest.TestCase):
     def test_3_a_rolling_replacement_under_load_loses_nothing(self):
         load = Load([self.channel])
         for group in "ab":
-            new = self.cluster.play("hanlin-worker", f"worker-{group}2", self.sanitized)
+            new = self.cluster.play("hanlin-worker", f"worker-{group}2")
             pods.wait_until(lambda pod=new: probe(pod, 7002) == "SERVING", "the new group ready")
             self.wait_groups(3)
             old = self.worker(f"worker-{group}")
@@ -195,7 +188,7 @@ class PodsTest(unittest.TestCase):
         self.assertGreater(len(codes), 10)
 
     def test_4_a_gateway_that_is_restarted_finishes_its_streams(self):
-        second = self.cluster.play("hanlin-gateway", "gateway-2", self.sanitized)
+        second = self.cluster.play("hanlin-gateway", "gateway-2")
         pods.wait_until(lambda: probe(second, 8080) == "SERVING", "the second gateway ready")
         channel = self.connect(second)
         running = [Stream(channel, prompt=f"{i}号\n", **LONG) for i in range(10)]
