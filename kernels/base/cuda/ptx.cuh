@@ -100,6 +100,29 @@ __device__ __forceinline__ void StoreAsync(uint32_t address, float2 value, uint3
       : "memory");
 }
 
+__device__ __forceinline__ void StoreAsync(uint32_t address, float value, uint32_t barrier) {
+  asm volatile(
+      "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.f32 [%0], %1, [%2];" ::"r"(
+          address),
+      "f"(value), "r"(barrier)
+      : "memory");
+}
+
+// Waits for what other blocks of the cluster store with StoreAsync.
+__device__ __forceinline__ void ClusterBarrierWait(uint64_t* barrier, uint32_t parity) {
+  asm volatile(
+      "{\n"
+      ".reg .pred done;\n"
+      "wait:\n"
+      "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 done, [%0], %1;\n"
+      "@done bra end;\n"
+      "bra wait;\n"
+      "end:\n"
+      "}\n" ::"r"(SharedAddress(barrier)),
+      "r"(parity)
+      : "memory");
+}
+
 // Every thread of every block of the cluster arrives, then waits.
 __device__ __forceinline__ void ClusterArrive() {
   asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
@@ -138,24 +161,6 @@ __device__ __forceinline__ void TensorCopy(void* shared, const void* map, int co
       ".L2::cache_hint [%0], [%1, {%2, %3}], [%4], %5;" ::"r"(SharedAddress(shared)),
       "l"(map), "r"(column), "r"(row), "r"(SharedAddress(barrier)), "l"(policy)
       : "memory");
-}
-
-// The same into every block of the cluster whose bit is set in `blocks`, at the same addresses.
-__device__ __forceinline__ void TensorCopyMulticast(void* shared, const void* map, int column,
-                                                    int row, uint64_t* barrier, uint16_t blocks,
-                                                    uint64_t policy) {
-  asm volatile(
-      "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes"
-      ".multicast::cluster.L2::cache_hint [%0], [%1, {%2, %3}], [%4], %5, %6;" ::"r"(
-          SharedAddress(shared)),
-      "l"(map), "r"(column), "r"(row), "r"(SharedAddress(barrier)), "h"(blocks), "l"(policy)
-      : "memory");
-}
-
-// Arrives on a barrier of another block of the cluster (ClusterAddress).
-__device__ __forceinline__ void ArriveRemote(uint32_t barrier) {
-  asm volatile("mbarrier.arrive.release.cluster.shared::cluster.b64 _, [%0];" ::"r"(barrier)
-               : "memory");
 }
 
 // Waits until the kernels before this one in the stream are complete. What runs ahead of it may
