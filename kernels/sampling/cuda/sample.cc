@@ -10,7 +10,6 @@ namespace hanlin {
 namespace {
 
 constexpr int kIdsPerGroup = 64;      // kLogitGroup: what a block's slice is a multiple of
-constexpr int kMaxCluster = 8;        // what every device of compute capability 9 offers
 constexpr int kLeastSlice = 2048;     // fewer ids are not worth another block
 constexpr int kReservedBytes = 1024;  // of shared memory, by the system
 
@@ -49,7 +48,7 @@ absl::StatusOr<SamplePlan> PlanSample(int rows, int vocabulary, const CudaDevice
            device.shared_memory_per_block;
   };
   int cluster = 1;
-  while (cluster < kMaxCluster &&
+  while (cluster < kSampleMaxCluster &&
          (!fits(cluster) || (2 * cluster * rows <= device.multiprocessors &&
                              SliceOf(vocabulary, 2 * cluster) >= kLeastSlice))) {
     cluster *= 2;

@@ -1,158 +1,35 @@
 // The sampling kernel. A cluster of blocks holds one row; block `rank` the ids [rank * slice, ...).
-// Shared memory: Scratch, then float [slice], the slice's logits after steps 1 to 3 of the law;
-// beyond the vocabulary -infinity up to a multiple of 64 ids.
 //
-// Top-k and top-p are one search: ids ordered by logit descending, then id ascending, each with a
-// mass (1, or the integer weight of the law); the cut is the last id before which lies a mass of at
-// most a limit. Mass is summed in bins of the logit by shared memory atomics, exact because it is
-// integer; the ids of the bin in which the limit is crossed are few and are compared pairwise.
-// Where they are many a finer histogram of that bin follows; where even that does not part them
-// (ties in the thousands) the logit and then the id are bisected.
-#include <cooperative_groups.h>
-
+// The draw goes along with the load, where memory is what the time is spent on: each warp knows the
+// best of its ids by logit + noise before any filter. Mostly the best of them all is kept by the
+// filters (cut.cuh), and that is the answer; warps whose best is not kept, but might hide a better
+// one than the best that is, are looked at again.
 #include "kernels/base/cuda/ptx.cuh"
+#include "kernels/sampling/cuda/cut.cuh"
 #include "kernels/sampling/cuda/law.cuh"
+#include "kernels/sampling/cuda/row.cuh"
 #include "kernels/sampling/cuda/sample_params.h"
 
 namespace hanlin {
+namespace sampling {
 namespace {
 
-namespace cg = cooperative_groups;
-
-constexpr int kThreads = kSampleThreads;
-constexpr int kWarps = kThreads / 32;
-constexpr int kBins = kThreads;  // a thread scans one
-constexpr int kBorder = 256;     // ids compared pairwise
-constexpr int kLevels = 2;       // of histograms
 constexpr float kLargestNoise = 23.0f;
-constexpr uint32_t kFull = 0xffffffffu;
-constexpr int32_t kAnyId = 0x7fffffff;
 
-// Keeps x of id when x > value, or x == value and id <= this id.
-struct Cut {
-  float value;
-  int32_t id;
+struct Key {
+  uint64_t seed;
+  uint64_t position;
+  uint32_t choice;
 };
 
-__device__ __forceinline__ bool Keeps(const Cut& cut, float x, int32_t id) {
-  return x > cut.value || (x == cut.value && id <= cut.id);
-}
-
-struct Scratch {
-  uint32_t low[kBins];  // mass of the bins, 64 bits in two halves
-  uint32_t high[kBins];
-  uint64_t warp[2][kWarps];  // of block reductions, taken in turn
-  uint64_t scan[kWarps];
-  uint64_t peer[2];  // this block's share of a cluster's reduction, in turn
-  uint64_t crossing_before;
-  uint64_t crossing_limit;
-  int32_t crossing_bin;
-  int32_t border_count;  // in rank 0, as is the border
-  Cut cut;
-  float border_x[kBorder];
-  int32_t border_id[kBorder];
-  uint32_t border_mass[kBorder];
-};
-static_assert(sizeof(Scratch) == kSampleScratchBytes && sizeof(Scratch) % 16 == 0);
-
-enum class Mass { kCount, kWeight };
-
-// One row as a block sees it.
-struct Row {
-  const CudaSampleParams& p;
-  Scratch& s;
-  float* x;       // [size] in shared memory
-  int size;       // of this block's slice, a multiple of 64
-  int32_t first;  // its first id
-  int rank;
-  int ranks;
-  int turn = 0;  // of the reductions' buffers
-
-  __device__ void Sync() const {
-    if (ranks == 1) {
-      __syncthreads();
-    } else {
-      cg::this_cluster().sync();
-    }
-  }
-  template <typename T>
-  __device__ T* At(T* mine, int other) const {
-    return ranks == 1 ? mine : cg::this_cluster().map_shared_rank(mine, other);
-  }
-
-  // Combines a value of every thread of the cluster; everyone gets the result.
-  template <typename T, typename Op>
-  __device__ T All(T value, Op op) {
-    static_assert(sizeof(T) <= sizeof(uint64_t));
-    turn ^= 1;
-#pragma unroll
-    for (int offset = 16; offset > 0; offset >>= 1) {
-      value = op(value, __shfl_xor_sync(kFull, value, offset));
-    }
-    auto* warps = reinterpret_cast<T*>(s.warp[turn]);
-    if (threadIdx.x % 32 == 0) warps[threadIdx.x / 32] = value;
-    __syncthreads();
-    value = warps[threadIdx.x % 32];
-#pragma unroll
-    for (int offset = 16; offset > 0; offset >>= 1) {
-      value = op(value, __shfl_xor_sync(kFull, value, offset));
-    }
-    if (ranks == 1) return value;
-    if (threadIdx.x == 0) *reinterpret_cast<T*>(&s.peer[turn]) = value;
-    Sync();
-    value = *reinterpret_cast<T*>(At(&s.peer[turn], 0));
-    for (int r = 1; r < ranks; ++r) value = op(value, *reinterpret_cast<T*>(At(&s.peer[turn], r)));
-    return value;
-  }
-};
-static_assert(kWarps == 32, "Row::All reads one value per lane");
-
-struct Largest {
-  template <typename T>
-  __device__ T operator()(T a, T b) const {
-    return a > b ? a : b;
-  }
-};
-struct Plus {
-  template <typename T>
-  __device__ T operator()(T a, T b) const {
-    return a + b;
-  }
+// The best id so far by logit + noise.
+struct Best {
+  float score = -INFINITY;
+  int32_t id = kAnyId;
+  float bar = -INFINITY;  // a score that the warp has reached
 };
 
-// Orders (value, id) by value ascending, then id descending, so that the largest is the law's pick.
-__device__ __forceinline__ uint64_t Pick(float value, int32_t id) {
-  return static_cast<uint64_t>(law::Ordered(value)) << 32 | ~static_cast<uint32_t>(id);
-}
-__device__ __forceinline__ float PickValue(uint64_t pick) {
-  return law::FromOrdered(static_cast<uint32_t>(pick >> 32));
-}
-__device__ __forceinline__ int32_t PickId(uint64_t pick) {
-  return static_cast<int32_t>(~static_cast<uint32_t>(pick));
-}
-
-struct Extremes {
-  float max;
-  int32_t max_id;
-  float min;
-};
-
-// Steps 2 and 3 on a logit to which its bias was added.
-struct Adjuster {
-  float scale;
-  float repetition, presence, frequency;
-  bool penalties;
-
-  __device__ __forceinline__ float operator()(float x, uint32_t count) const {
-    if (penalties && count > 0) {
-      x = x > 0.0f ? x / repetition : x * repetition;
-      x -= frequency * static_cast<float>(count) + presence;
-    }
-    return x > -INFINITY ? x * scale : -INFINITY;
-  }
-};
-
-// Running maximum with its first id, and minimum.
+// Running maximum with its first id, and the minimum of what is not -infinity.
 struct Tracker {
   float max = -INFINITY;
   int32_t id = kAnyId;
@@ -163,310 +40,206 @@ struct Tracker {
       max = x;
       id = of;
     }
-    min = fminf(min, x);
+    if (x > -INFINITY) min = fminf(min, x);
   }
 };
 
-// Raw logits of the slice go through `use`(index in the slice, logit), -infinity beyond the
-// vocabulary; `use4`(index, four logits) where a vector can be loaded.
-template <typename Use4>
-__device__ __forceinline__ void ForEachLogit(const Row& row, const float* logits, Use4 use4) {
-  const float* slice = logits + row.first;
-  const int valid = min(row.size, row.p.vocabulary - row.first);
-  const int vectors = reinterpret_cast<uintptr_t>(slice) % 16 == 0 ? valid / 4 : 0;
-  constexpr int kUnroll = 4;
-  for (int v = threadIdx.x; v < vectors; v += kUnroll * kThreads) {
-    float4 x[kUnroll];
+template <typename T>
+__device__ __forceinline__ T Choose(const T (&of)[4], int index) {
+  return index < 2 ? (index == 0 ? of[0] : of[1]) : (index == 2 ? of[2] : of[3]);
+}
+
+// A thread takes the four ids of a Philox counter, 16 apart; counters go round the threads.
+__device__ __forceinline__ int IndexOf(int counter) { return counter / 16 * 64 + counter % 16; }
+
+// The logits of a counter; -infinity beyond the slice. Half a warp reads them in another order, so
+// that the two halves, 64 logits apart, do not meet in the banks.
+__device__ __forceinline__ void ReadFour(int counter, int counters, float (&x)[4]) {
+  const float* logits = Logits() + IndexOf(counter);
+  const bool swapped = counter % 32 >= 16;
 #pragma unroll
-    for (int j = 0; j < kUnroll; ++j) {
-      if (v + j * kThreads < vectors) {
-        x[j] = __ldcg(reinterpret_cast<const float4*>(slice) + v + j * kThreads);
+  for (int w = 0; w < 4; ++w) {
+    x[w] = counter < counters ? logits[16 * (swapped ? w ^ 1 : w)] : -INFINITY;
+  }
+  if (swapped) {
+    const float first = x[0], third = x[2];
+    x[0] = x[1];
+    x[1] = first;
+    x[2] = x[3];
+    x[3] = third;
+  }
+}
+
+// Step 7 for the four ids of a counter. The noise is at most -log(v) of the uniform number v, so
+// that few words are small enough to win; the others are spared the exact noise. All lanes of a
+// warp come here together.
+__device__ __forceinline__ void Consider(const Row& row, const Key& key, const Cut& cut,
+                                         int counter, const float (&x)[4], Best& best) {
+  const float before = best.score;
+  const float largest = fmaxf(fmaxf(x[0], x[1]), fmaxf(x[2], x[3]));
+  if (largest >= cut.value && largest + kLargestNoise >= best.bar) {
+    uint32_t words[4];
+    law::Philox(row.first / 4 + counter, key.position, key.choice, key.seed, words);
+    const uint32_t least = min(min(words[0], words[1]), min(words[2], words[3]));
+    const float margin = fmaf(fabsf(largest) + fabsf(best.bar), 1e-6f, 0.01f);
+    const float reach = exp2f((largest - best.bar + margin) * 1.442695f);
+    if (!(__uint2float_rn(least) * 0x1p-32f > reach)) {
+#pragma unroll 1
+      for (int w = 0; w < 4; ++w) {
+        const float v = law::Uniform(Choose(words, w));
+        const float logit = Choose(x, w);
+        if (!(fmaf(__log2f(v), -0.6931472f, logit) + margin >= best.bar)) continue;
+        const int32_t id = row.first + IndexOf(counter) + 16 * w;
+        if (!Keeps(cut, logit, id)) continue;
+        const float score = logit + law::Gumbel(v);
+        if (score > best.score || (score == best.score && id < best.id)) {
+          best.score = score;
+          best.id = id;
+        }
       }
     }
-#pragma unroll
-    for (int j = 0; j < kUnroll; ++j) {
-      if (v + j * kThreads < vectors) use4(4 * (v + j * kThreads), x[j]);
+  }
+  if (__any_sync(kFull, best.score > before)) {
+    best.bar =
+        fmaxf(best.bar, law::FromOrdered(__reduce_max_sync(kFull, law::Ordered(best.score))));
+  }
+}
+
+// Brings the raw logits of the slice into shared memory: bulk copies, whose chunks AwaitChunk waits
+// for, where alignment allows, else plain loads.
+__device__ __forceinline__ void StartLoad(const Row& row, const float* slice) {
+  Scratch& s = Own();
+  float* logits = Logits();
+  const int valid = row.Valid();
+  const int bulk = reinterpret_cast<uintptr_t>(slice) % 16 == 0 ? valid / 4 * 4 : 0;
+  if (threadIdx.x == 0) {
+    if (row.loads == 0) {
+      for (int c = 0; c < kMaxChunks; ++c) ptx::BarrierInit(&s.arrived[c], 1);
+      ptx::FenceBarrierInit();
+    }
+    ptx::FenceProxyAsync();  // what was read and written here before
+    for (int c = 0; c * kChunk < row.size; ++c) {
+      const int count = max(0, min(kChunk, bulk - c * kChunk));
+      const uint32_t bytes = count * static_cast<int>(sizeof(float));
+      ptx::ArriveExpect(&s.arrived[c], bytes);
+      if (count > 0) {
+        ptx::BulkCopyStreaming(logits + c * kChunk, slice + c * kChunk, bytes, &s.arrived[c]);
+      }
     }
   }
-  for (int v = vectors + threadIdx.x; v < row.size / 4; v += kThreads) {
-    float x[4];
-#pragma unroll
-    for (int j = 0; j < 4; ++j) x[j] = 4 * v + j < valid ? __ldcg(slice + 4 * v + j) : -INFINITY;
-    use4(4 * v, make_float4(x[0], x[1], x[2], x[3]));
+  for (int i = bulk + threadIdx.x; i < row.size; i += kThreads) {
+    logits[i] = i < valid ? __ldcg(slice + i) : -INFINITY;
   }
-}
-
-__device__ __forceinline__ Extremes Combine(Row& row, const Tracker& t) {
-  const uint64_t pick = row.All(Pick(t.max, t.id), Largest());
-  // The minimum's order is reversed to be a maximum, too.
-  const uint32_t low = row.All(~law::Ordered(t.min), Largest());
-  return {PickValue(pick), PickId(pick), law::FromOrdered(~low)};
-}
-
-// Adds bias and bans to the raw logits in shared memory.
-__device__ void ApplyBias(const Row& row, const SampleSlot& slot, int32_t banned) {
   __syncthreads();
+}
+
+__device__ __forceinline__ void AwaitChunk(const Row& row, int chunk) {
+  ptx::BarrierWait(&Own().arrived[chunk], row.loads & 1);
+}
+
+// Step 1 on the raw logits in shared memory.
+__device__ __noinline__ void ApplyBias(const CudaSampleParams& p, const SampleSlot& slot,
+                                       int32_t banned, Row row) {
+  float* logits = Logits();
   for (int i = threadIdx.x; i < slot.bias_count; i += kThreads) {
-    const SampleBias bias = row.p.bias[slot.bias_begin + i];
+    const SampleBias bias = p.bias[slot.bias_begin + i];
     const int64_t at = static_cast<int64_t>(bias.id) - row.first;
-    if (at >= 0 && at < row.size) row.x[at] += bias.bias;
+    if (at >= 0 && at < row.size) logits[at] += bias.bias;
   }
   __syncthreads();
   for (int i = threadIdx.x; i < banned; i += kThreads) {
-    const int64_t at = static_cast<int64_t>(row.p.banned[slot.banned_begin + i]) - row.first;
-    if (at >= 0 && at < row.size) row.x[at] = -INFINITY;
+    const int64_t at = static_cast<int64_t>(p.banned[slot.banned_begin + i]) - row.first;
+    if (at >= 0 && at < row.size) logits[at] = -INFINITY;
   }
   __syncthreads();
 }
 
-// Steps 1 to 3 into shared memory.
-__device__ Extremes Load(Row& row, const float* logits, const SampleSlot& slot, int32_t position) {
-  const Adjuster adjust = {slot.greedy ? 1.0f : slot.scale, slot.repetition_penalty,
-                           slot.presence_penalty, slot.frequency_penalty, slot.counts_row >= 0};
-  const uint16_t* counts =
-      adjust.penalties
-          ? row.p.counts + static_cast<int64_t>(slot.counts_row) * row.p.vocabulary + row.first
-          : nullptr;
-  const int valid = row.p.vocabulary - row.first;
-  const int32_t banned = position < slot.banned_before ? slot.banned_count : 0;
-  Tracker tracker;
-  const auto take = [&](int i, float4 raw) {
-    float x[4] = {raw.x, raw.y, raw.z, raw.w};
+__device__ __forceinline__ void Penalize(const SampleSlot& slot, uint32_t count, float& x) {
+  if (count == 0) return;
+  x = x > 0.0f ? x / slot.repetition_penalty : x * slot.repetition_penalty;
+  x -= slot.frequency_penalty * static_cast<float>(count) + slot.presence_penalty;
+}
+
+// Step 2; `counts` are those of the slice.
+__device__ __noinline__ void ApplyPenalties(const SampleSlot& slot, const uint16_t* counts,
+                                            int valid) {
+  float* logits = Logits();
+  const int vectors = reinterpret_cast<uintptr_t>(counts) % 16 == 0 ? valid / 8 : 0;
+#pragma unroll 4
+  for (int v = threadIdx.x; v < vectors; v += kThreads) {
+    const uint4 eight = __ldcg(reinterpret_cast<const uint4*>(counts) + v);
+    if ((eight.x | eight.y | eight.z | eight.w) == 0) continue;
+    const uint32_t pairs[4] = {eight.x, eight.y, eight.z, eight.w};
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
-      const uint32_t count = adjust.penalties && i + j < valid ? __ldcg(counts + i + j) : 0;
-      x[j] = adjust(x[j], count);
-      tracker.Take(x[j], row.first + i + j);
-    }
-    *reinterpret_cast<float4*>(row.x + i) = make_float4(x[0], x[1], x[2], x[3]);
-  };
-  if (slot.bias_count + banned == 0) {
-    ForEachLogit(row, logits, take);
-  } else {
-    ForEachLogit(row, logits,
-                 [&](int i, float4 raw) { *reinterpret_cast<float4*>(row.x + i) = raw; });
-    ApplyBias(row, slot, banned);
-    for (int i = 4 * threadIdx.x; i < row.size; i += 4 * kThreads) {
-      take(i, *reinterpret_cast<const float4*>(row.x + i));
+      Penalize(slot, pairs[j] & 0xffff, logits[8 * v + 2 * j]);
+      Penalize(slot, pairs[j] >> 16, logits[8 * v + 2 * j + 1]);
     }
   }
-  return Combine(row, tracker);
+  for (int i = 8 * vectors + threadIdx.x; i < valid; i += kThreads) {
+    Penalize(slot, __ldcg(counts + i), logits[i]);
+  }
+  __syncthreads();
 }
 
-// The largest raw logit; nothing is kept in shared memory.
-__device__ int32_t Greedy(Row& row, const float* logits) {
+enum class Goal { kLargest, kExtremes, kDraw };
+
+// Steps 1 to 3; kLargest does not keep the adjusted logits, kDraw also draws without a filter: a
+// warp's best goes to Scratch::best.
+template <Goal kGoal>
+__device__ __forceinline__ Extremes Load(const CudaSampleParams& p, Row& row, const float* logits,
+                                         const SampleSlot& slot, const Key& key) {
+  StartLoad(row, logits + row.first);
+  const bool bans = static_cast<int64_t>(key.position) < slot.banned_before;
+  const int32_t banned = bans ? slot.banned_count : 0;
+  if (slot.counts_row >= 0 || slot.bias_count + banned > 0) {
+    for (int c = 0; c * kChunk < row.size; ++c) AwaitChunk(row, c);
+    if (slot.bias_count + banned > 0) ApplyBias(p, slot, banned, row);
+    if (slot.counts_row >= 0) {
+      const int64_t begin = static_cast<int64_t>(slot.counts_row) * p.vocabulary + row.first;
+      ApplyPenalties(slot, p.counts + begin, row.Valid());
+    }
+  }
   Tracker tracker;
-  ForEachLogit(row, logits, [&](int i, float4 raw) {
-    tracker.Take(raw.x, row.first + i);
-    tracker.Take(raw.y, row.first + i + 1);
-    tracker.Take(raw.z, row.first + i + 2);
-    tracker.Take(raw.w, row.first + i + 3);
-  });
-  return PickId(row.All(Pick(tracker.max, tracker.id), Largest()));
-}
-
-// What a search looks at.
-struct Search {
-  Mass mass;
-  float top_p;     // kWeight: the limit is top_p * all mass
-  uint64_t limit;  // kCount: given
-  float floor;     // smaller logits do not take part
-  float max, scale;
-  int level;
-  int32_t path[kLevels];  // bins of the coarser levels
-
-  __device__ __forceinline__ uint32_t MassOf(float x) const {
-    return mass == Mass::kCount ? 1 : law::Weight(x - max);
-  }
-  // Bin of this level; -1 when x lies in another bin of a coarser one. Falls with x.
-  __device__ __forceinline__ int BinOf(float x) const {
-    float t = fminf((max - x) * scale, kBins - 1.0f);
-    for (int l = 0; l < level; ++l) {
-      const float rounded = t + 0x1p23f;
-      if (static_cast<int>(__float_as_uint(rounded) - 0x4b000000u) != path[l]) return -1;
-      t = fminf((t - (rounded - 0x1p23f) + 0.5f) * kBins, kBins - 1.0f);
-    }
-    return static_cast<int>(__float_as_uint(t + 0x1p23f) - 0x4b000000u);
-  }
-};
-
-__device__ void Histogram(Row& row, const Search& search) {
-  Scratch& s = row.s;
-  s.low[threadIdx.x] = 0;
-  s.high[threadIdx.x] = 0;
-  if (threadIdx.x == 0) s.border_count = 0;
-  __syncthreads();
-#pragma unroll 4
-  for (int i = threadIdx.x; i < row.size; i += kThreads) {
-    const float x = row.x[i];
-    if (x < search.floor) continue;
-    const int bin = search.BinOf(x);
-    if (bin < 0) continue;
-    const uint32_t mass = search.MassOf(x);
-    if (mass == 0) continue;
-    const uint32_t old = atomicAdd(&s.low[bin], mass);
-    if (old + mass < old) atomicAdd(&s.high[bin], 1);
-  }
-  row.Sync();
-}
-
-// Finds the bin in which the limit is crossed, `before` being the mass ahead of all bins; false
-// when all mass lies within the limit. The limit of kWeight is set by the first call.
-__device__ bool FindCrossing(Row& row, Search& search, uint64_t& before) {
-  Scratch& s = row.s;
-  const int bin = threadIdx.x, lane = bin % 32, warp = bin / 32;
-  uint64_t mass = 0;
-  for (int r = 0; r < row.ranks; ++r) {
-    mass += static_cast<uint64_t>(*row.At(&s.high[bin], r)) << 32 | *row.At(&s.low[bin], r);
-  }
-  uint64_t through = mass;
+  Best best;
+  const float scale = slot.scale;
+  const int counters = row.size / 4;
+  for (int c = 0; c * kChunk < row.size; ++c) {
+    AwaitChunk(row, c);
+    const int counter = c * kThreads + threadIdx.x;
+    const int at = IndexOf(counter);
+    float x[4];
+    ReadFour(counter, counters, x);
 #pragma unroll
-  for (int offset = 1; offset < 32; offset <<= 1) {
-    const uint64_t other = __shfl_up_sync(kFull, through, offset);
-    if (lane >= offset) through += other;
-  }
-  if (lane == 31) s.scan[warp] = through;
-  if (bin == 0) s.crossing_bin = -1;
-  __syncthreads();
-  uint64_t warps = s.scan[lane];
-#pragma unroll
-  for (int offset = 1; offset < 32; offset <<= 1) {
-    const uint64_t other = __shfl_up_sync(kFull, warps, offset);
-    if (lane >= offset) warps += other;
-  }
-  const uint64_t total = before + __shfl_sync(kFull, warps, 31);
-  const uint64_t ahead = __shfl_sync(kFull, warps, (warp + 31) % 32);
-  through += before + (warp > 0 ? ahead : 0);
-  if (search.level == 0 && search.mass == Mass::kWeight) {
-    search.limit =
-        static_cast<uint64_t>(static_cast<double>(search.top_p) * static_cast<double>(total));
-  }
-  if (through - mass <= search.limit && through > search.limit) {
-    s.crossing_bin = bin;
-    s.crossing_before = through - mass;
-  }
-  __syncthreads();
-  before = s.crossing_bin >= 0 ? s.crossing_before : before;
-  return s.crossing_bin >= 0;
-}
-
-// Puts the ids of the crossing bin into rank 0's border; how many there are.
-__device__ int CollectBorder(Row& row, const Search& search, int bin) {
-  Scratch* lead = row.At(&row.s, 0);
-  for (int i = threadIdx.x; i < row.size; i += kThreads) {
-    const float x = row.x[i];
-    if (x < search.floor || search.BinOf(x) != bin) continue;
-    const int at = atomicAdd(&lead->border_count, 1);
-    if (at < kBorder) {
-      lead->border_x[at] = x;
-      lead->border_id[at] = row.first + i;
-      lead->border_mass[at] = search.MassOf(x);
+    for (int w = 0; w < 4; ++w) {
+      const float raw = x[w];
+      x[w] = raw > -INFINITY ? raw * scale : -INFINITY;  // step 3; NaN goes
+      tracker.Take(x[w], row.first + at + 16 * w);
+      // What did not change is there already.
+      if (kGoal != Goal::kLargest && x[w] != raw) Logits()[at + 16 * w] = x[w];
     }
+    if (kGoal == Goal::kDraw) Consider(row, key, {-INFINITY, kAnyId}, counter, x, best);
   }
-  row.Sync();
-  return lead->border_count;
-}
-
-__device__ __forceinline__ bool ComesBefore(float x, int32_t id, float y, int32_t other) {
-  return x > y || (x == y && id < other);
-}
-
-// The cut within the border: a warp per id adds up what comes before it.
-__device__ Cut CutBorder(Row& row, int count, uint64_t before, uint64_t limit) {
-  Scratch& s = row.s;
-  if (row.rank == 0) {
-    const int lane = threadIdx.x % 32;
-    for (int i = threadIdx.x / 32; i < count; i += kWarps) {
-      const float x = s.border_x[i];
-      const int32_t id = s.border_id[i];
-      uint64_t mass = 0;
-      for (int j = lane; j < count; j += 32) {
-        if (ComesBefore(s.border_x[j], s.border_id[j], x, id)) mass += s.border_mass[j];
-      }
-#pragma unroll
-      for (int offset = 16; offset > 0; offset >>= 1) {
-        mass += __shfl_xor_sync(kFull, mass, offset);
-      }
-      mass += before;
-      // One id alone: masses are positive where the limit is crossed.
-      if (mass <= limit && mass + s.border_mass[i] > limit && lane < row.ranks) {
-        *row.At(&s.cut, lane) = {x, id};
-      }
-    }
+  ++row.loads;
+  if (kGoal == Goal::kDraw) {
+    const uint64_t warp = WarpLargest(Pick(best.score, best.id));
+    if (threadIdx.x % 32 == 0) Own().best[threadIdx.x / 32] = warp;
   }
-  row.Sync();
-  return s.cut;
-}
-
-// Mass of the ids that take part and satisfy `test`.
-template <typename Test>
-__device__ uint64_t Sum(Row& row, const Search& search, Test test) {
-  uint64_t mass = 0;
-  for (int i = threadIdx.x; i < row.size; i += kThreads) {
-    const float x = row.x[i];
-    if (x >= search.floor && test(x, row.first + i)) mass += search.MassOf(x);
-  }
-  return row.All(mass, Plus());
-}
-
-// The cut by bisection of the logit, then of the id: slow, for ties in masses.
-__device__ Cut Bisect(Row& row, const Search& search) {
-  uint32_t low = law::Ordered(-INFINITY), high = law::Ordered(search.max);
-  while (low < high) {  // the smallest key above which the mass is within the limit
-    const uint32_t middle = low + (high - low) / 2;
-    const uint64_t above =
-        Sum(row, search, [&](float x, int32_t) { return law::Ordered(x) > middle; });
-    if (above <= search.limit) {
-      high = middle;
-    } else {
-      low = middle + 1;
-    }
-  }
-  const float value = law::FromOrdered(low);
-  int32_t first = 0, last = row.p.vocabulary - 1;
-  while (first < last) {  // the first id through which the mass exceeds the limit
-    const int32_t middle = first + (last - first) / 2;
-    const uint64_t through = Sum(row, search, [&](float x, int32_t id) {
-      return x > value || (x == value && id <= middle);
-    });
-    if (through > search.limit) {
-      last = middle;
-    } else {
-      first = middle + 1;
-    }
-  }
-  return {value, first};
-}
-
-// The last id before which lies at most the limit; everything when all mass lies within it.
-__device__ Cut FindCut(Row& row, Search search, const Extremes& extremes) {
-  // Weights end at 21.5 below the largest logit; counting goes further down, not to -infinity.
-  const float range = search.mass == Mass::kWeight ? 22.0f : 64.0f;
-  search.max = extremes.max;
-  search.scale = (kBins - 1) / fminf(fmaxf(extremes.max - extremes.min, 1e-30f), range);
-  uint64_t before = 0;
-  for (search.level = 0; search.level < kLevels; ++search.level) {
-    Histogram(row, search);
-    if (!FindCrossing(row, search, before)) return {-INFINITY, kAnyId};
-    const int bin = row.s.crossing_bin;
-    const int count = CollectBorder(row, search, bin);
-    if (count <= kBorder) return CutBorder(row, count, before, search.limit);
-    row.Sync();  // everyone has read the count
-    search.path[search.level] = bin;
-  }
-  return Bisect(row, search);
+  uint64_t pick = Pick(tracker.max, tracker.id);
+  uint32_t low = ~law::Ordered(tracker.min);  // reversed: a maximum, too
+  row.Largest(pick, low);
+  return {PickValue(pick), PickId(pick), law::FromOrdered(~low), tracker.max};
 }
 
 // Steps 4 to 6: what may be drawn.
-__device__ Cut Filter(Row& row, const SampleSlot& slot, const Extremes& extremes) {
+__device__ __forceinline__ Cut Filter(const Row& row, const SampleSlot& slot,
+                                      const Extremes& extremes) {
   Cut cut = {-INFINITY, kAnyId};
-  if (slot.top_k > 0 && slot.top_k < row.p.vocabulary) {
-    const Search search = {Mass::kCount, 0.0f, static_cast<uint64_t>(slot.top_k - 1), -INFINITY};
-    cut = {FindCut(row, search, extremes).value, kAnyId};
+  if (slot.top_k > 0 && slot.top_k < row.vocabulary) {
+    cut.value = FindCut<Mass::kCount>(row, 0.0f, slot.top_k - 1, -INFINITY, extremes).value;
   }
   if (slot.top_p < 1.0f) {
-    const Search search = {Mass::kWeight, slot.top_p, 0, cut.value};
-    const Cut by_weight = FindCut(row, search, extremes);
+    const Cut by_weight = FindCut<Mass::kWeight>(row, slot.top_p, 0, cut.value, extremes);
     if (by_weight.value > cut.value || by_weight.id < cut.id) cut = by_weight;
   }
   if (slot.has_min_p) {
@@ -476,92 +249,106 @@ __device__ Cut Filter(Row& row, const SampleSlot& slot, const Extremes& extremes
   return cut;
 }
 
-struct Key {
-  uint64_t seed;
-  uint64_t position;
-  uint32_t choice;
-};
-
-// Step 7. A thread takes the four ids of a Philox counter; a word's noise is at most -log of its
-// uniform number, which spares the exact noise of nearly all ids.
-__device__ int32_t Draw(Row& row, const Key& key, const Cut& cut, const Extremes& extremes) {
-  float score = extremes.max + law::Noise(extremes.max_id, key.position, key.choice, key.seed);
-  int32_t best = extremes.max_id;
-  float bar = score;  // a score that the warp has reached
+// Step 7 over the kept ids in shared memory: those that `warp` loaded, or all with kAllWarps.
+// `known` is the Pick of a kept id, or 0.
+constexpr int kAllWarps = -1;
+__device__ __noinline__ uint64_t DrawAmong(Row row, int warp, Key key, Cut cut, uint64_t known) {
+  Best best;
+  if (known != 0) best = {PickValue(known), PickId(known), PickValue(known)};
   const int counters = row.size / 4;
-  for (int base = 0; base < counters; base += kThreads) {
-    const int counter = base + threadIdx.x;
-    const int at = counter / 16 * 64 + counter % 16;
-    const bool valid = counter < counters;
+  const int own = threadIdx.x / 32;
+  // A warp takes 32 counters at a time; of another warp it takes every kWarps-th turn.
+  const int stride = warp == kAllWarps ? kThreads : kThreads * kWarps;
+  const int begin = warp == kAllWarps ? own * 32 : own * kThreads + warp * 32;
+  for (int base = begin; base < counters; base += stride) {
+    const int counter = base + threadIdx.x % 32;
     float x[4];
-#pragma unroll
-    for (int w = 0; w < 4; ++w) x[w] = valid ? row.x[at + 16 * w] : -INFINITY;
-    const float largest = fmaxf(fmaxf(x[0], x[1]), fmaxf(x[2], x[3]));
-    const float before = score;
-    if (largest >= cut.value && largest + kLargestNoise >= bar) {
-      uint32_t words[4];
-      law::Philox(row.first / 4 + counter, key.position, key.choice, key.seed, words);
-#pragma unroll
-      for (int w = 0; w < 4; ++w) {
-        const float v = law::Uniform(words[w]);
-        const float margin = fmaf(fabsf(x[w]), 1e-6f, 0.01f);
-        const float bound = fmaf(__log2f(v), -0.6931472f, x[w]) + margin;
-        if (!(bound >= bar)) continue;  // also without a value
-        const int32_t id = row.first + at + 16 * w;
-        if (!Keeps(cut, x[w], id)) continue;
-        const float candidate = x[w] + law::Gumbel(v);
-        if (candidate > score || (candidate == score && id < best)) {
-          score = candidate;
-          best = id;
-        }
-      }
-    }
-    if (__any_sync(kFull, score > before)) {
-      bar = law::FromOrdered(__reduce_max_sync(kFull, law::Ordered(score)));
+    ReadFour(counter, counters, x);
+    Consider(row, key, cut, counter, x, best);
+  }
+  return Pick(best.score, best.id);
+}
+
+// Step 7 after a load that drew without the filters.
+__device__ __forceinline__ int32_t FinishDraw(Row& row, const Key& key, const Cut& cut) {
+  constexpr int kFew = 4;
+  const uint64_t mine = Own().best[threadIdx.x % 32];  // each lane stands for a warp
+  const int32_t at = PickId(mine) - row.first;
+  const bool kept = at >= 0 && at < row.size && Keeps(cut, Logits()[at], PickId(mine));
+  const uint64_t best = row.Largest(kept ? mine : 0);
+  uint32_t open = __ballot_sync(kFull, !kept && mine > best);
+  uint64_t found = best;
+  if (__popc(open) > kFew) {
+    found = DrawAmong(row, kAllWarps, key, cut, best);
+  } else {
+    for (; open != 0; open &= open - 1) {
+      const uint64_t other = DrawAmong(row, __ffs(open) - 1, key, cut, best);
+      found = max(found, other);
     }
   }
-  return PickId(row.All(Pick(score, best), Largest()));
+  return PickId(row.Largest(found));
 }
 
 // Log-softmax of the raw logits: of the drawn id, and the most probable ids.
-__device__ void Logprobs(Row& row, const float* logits, int index, int32_t drawn, int wanted) {
-  SampleSlot raw;
-  const Extremes extremes = Load(row, logits, raw, 0);
+__device__ __forceinline__ void Logprobs(const CudaSampleParams& p, Row& row, const float* logits,
+                                         int index, int32_t drawn, int wanted) {
+  const SampleSlot raw;
+  const Extremes extremes = Load<Goal::kExtremes>(p, row, logits, raw, {});
   double sum = 0.0;
-  for (int i = threadIdx.x; i < row.size; i += kThreads) sum += expf(row.x[i] - extremes.max);
-  sum = row.All(sum, Plus());
-  const double normalizer = static_cast<double>(extremes.max) + log(sum);
+  for (int i = threadIdx.x; i < row.size; i += kThreads) sum += expf(Logits()[i] - extremes.max);
+  const double normalizer = static_cast<double>(extremes.max) + log(row.Sum(sum));
   if (row.rank == 0 && threadIdx.x == 0) {
-    row.p.logprob[index] = static_cast<float>(static_cast<double>(logits[drawn]) - normalizer);
+    p.logprob[index] = static_cast<float>(static_cast<double>(logits[drawn]) - normalizer);
   }
-  wanted = min(wanted, min(kSampleMaxLogprobs, row.p.vocabulary));
+  wanted = min(wanted, min(kSampleMaxLogprobs, row.vocabulary));
   if (wanted <= 0) return;
-  const Search search = {Mass::kCount, 0.0f, static_cast<uint64_t>(wanted - 1), -INFINITY};
-  const Cut cut = FindCut(row, search, extremes);
-  Scratch* lead = row.At(&row.s, 0);
-  if (row.rank == 0 && threadIdx.x == 0) row.s.border_count = 0;
+  const Cut cut = FindCut<Mass::kCount>(row, 0.0f, wanted - 1, -INFINITY, extremes);
+  Scratch& s = Own();
+  Scratch* lead = row.At(&s, 0);
+  if (threadIdx.x == 0) s.border_count = 0;
   row.Sync();
   for (int i = threadIdx.x; i < row.size; i += kThreads) {
-    if (!Keeps(cut, row.x[i], row.first + i)) continue;
+    const float x = Logits()[i];
+    if (!Keeps(cut, x, row.first + i)) continue;
     const int at = atomicAdd(&lead->border_count, 1);
-    lead->border_x[at] = row.x[i];
+    lead->border_x[at] = x;
     lead->border_id[at] = row.first + i;
   }
   row.Sync();
   if (row.rank != 0 || threadIdx.x >= wanted) return;
-  const float x = row.s.border_x[threadIdx.x];
-  const int32_t id = row.s.border_id[threadIdx.x];
+  const float x = s.border_x[threadIdx.x];
+  const int32_t id = s.border_id[threadIdx.x];
   int place = 0;
-  for (int j = 0; j < wanted; ++j) {
-    place += ComesBefore(row.s.border_x[j], row.s.border_id[j], x, id);
-  }
-  row.p.top_ids[index * kSampleMaxLogprobs + place] = id;
-  row.p.top_logprobs[index * kSampleMaxLogprobs + place] =
+  for (int j = 0; j < wanted; ++j) place += ComesBefore(s.border_x[j], s.border_id[j], x, id);
+  p.top_ids[index * kSampleMaxLogprobs + place] = id;
+  p.top_logprobs[index * kSampleMaxLogprobs + place] =
       static_cast<float>(static_cast<double>(x) - normalizer);
 }
 
-__device__ void Write(const CudaSampleParams& p, const SampleSlot& slot, int index,
-                      int32_t slot_index, int32_t id) {
+// The whole law for a row.
+__device__ __forceinline__ int32_t Sample(const CudaSampleParams& p, Row& row, const float* logits,
+                                          const SampleSlot& slot, int32_t position) {
+  const Key key = {slot.seed, static_cast<uint64_t>(position), slot.choice};
+  int32_t id;
+  if (slot.greedy) {
+    id = Load<Goal::kLargest>(p, row, logits, slot, key).max_id;
+  } else if ((slot.top_k > 0 && slot.top_k < row.vocabulary) || slot.has_min_p) {
+    // Few ids are kept: noise for all of them would be a waste.
+    const Extremes extremes = Load<Goal::kExtremes>(p, row, logits, slot, key);
+    if (!(extremes.max > -INFINITY)) return 0;
+    const Cut cut = Filter(row, slot, extremes);
+    id = PickId(row.Largest(DrawAmong(row, kAllWarps, key, cut, 0)));
+  } else {
+    const Extremes extremes = Load<Goal::kDraw>(p, row, logits, slot, key);
+    if (!(extremes.max > -INFINITY)) return 0;
+    id = slot.top_p < 1.0f ? FinishDraw(row, key, Filter(row, slot, extremes))
+                           : PickId(row.Largest(Own().best[threadIdx.x % 32]));
+  }
+  return id >= 0 && id < row.vocabulary ? id : 0;  // 0: nothing but -infinity and NaN
+}
+
+__device__ __forceinline__ void Write(const CudaSampleParams& p, const SampleSlot& slot, int index,
+                                      int32_t slot_index, int32_t id) {
   if (p.ids != nullptr) p.ids[index] = id;
   if (p.drawn != nullptr) p.drawn[slot_index] = id;
   if (p.advance != nullptr) p.advance[index] += 1;
@@ -573,7 +360,6 @@ __device__ void Write(const CudaSampleParams& p, const SampleSlot& slot, int ind
 __global__ __launch_bounds__(kThreads,
                              1) void SampleKernel(const __grid_constant__ CudaSampleParams p,
                                                   int ranks, int slice) {
-  extern __shared__ __align__(16) uint8_t shared[];
   ptx::StartNext();
   ptx::WaitForPrevious();
   const int index = static_cast<int>(blockIdx.x) / ranks;
@@ -587,37 +373,19 @@ __global__ __launch_bounds__(kThreads,
   const int32_t position = __ldcg(p.positions + index) + p.position_offset;
   const float* logits = p.logits + index * p.logits_stride;
   const int32_t first = rank * slice;
-  const int rest = max(0, p.vocabulary - first);
-  Row row = {p,
-             *reinterpret_cast<Scratch*>(shared),
-             reinterpret_cast<float*>(shared + sizeof(Scratch)),
-             min(slice, (rest + 63) / 64 * 64),
-             first,
-             rank,
-             ranks};
-  const int32_t banned = position < slot.banned_before ? slot.banned_count : 0;
-  int32_t id;
-  if (slot.greedy && slot.counts_row < 0 && slot.bias_count + banned == 0) {
-    id = Greedy(row, logits);
-  } else {
-    const Extremes extremes = Load(row, logits, slot, position);
-    id = extremes.max_id;
-    if (!slot.greedy && extremes.max > -INFINITY) {
-      const Cut cut = Filter(row, slot, extremes);
-      id = Draw(row, {slot.seed, static_cast<uint64_t>(position), slot.choice}, cut, extremes);
-    }
-  }
-  if (id >= p.vocabulary || id < 0) id = 0;  // nothing but -infinity and NaN
+  const int32_t rest = max(0, p.vocabulary - first);
+  Row row = {p.vocabulary, first, min(slice, (rest + 63) / 64 * 64), rank, ranks};
+  const int32_t id = Sample(p, row, logits, slot, position);
   if (rank == 0 && threadIdx.x == 0) Write(p, slot, index, slot_index, id);
   if (slot.logprobs >= 0) {
     __syncthreads();
-    Logprobs(row, logits, index, id, slot.logprobs);
+    Logprobs(p, row, logits, index, id, slot.logprobs);
   }
   row.Sync();  // a block's shared memory stays until its peers have read it
 }
 
+// One block: it clears and counts in turn.
 __global__ void CountIds(const int32_t* ids, int32_t count, int32_t vocabulary, uint16_t* counts) {
-  // One block: it clears and counts in turn.
   for (int i = threadIdx.x; i < vocabulary; i += blockDim.x) counts[i] = 0;
   __syncthreads();
   for (int i = threadIdx.x; i < count; i += blockDim.x) {
@@ -631,11 +399,12 @@ __global__ void CountIds(const int32_t* ids, int32_t count, int32_t vocabulary, 
 }
 
 }  // namespace
+}  // namespace sampling
 
 cudaError_t LaunchSample(const CudaSampleParams& params, const SamplePlan& plan,
                          cudaStream_t stream) {
   const cudaError_t error = cudaFuncSetAttribute(
-      SampleKernel, cudaFuncAttributeMaxDynamicSharedMemorySize, plan.shared_bytes);
+      sampling::SampleKernel, cudaFuncAttributeMaxDynamicSharedMemorySize, plan.shared_bytes);
   if (error != cudaSuccess) return error;
   cudaLaunchAttribute attributes[2];
   attributes[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
@@ -646,17 +415,17 @@ cudaError_t LaunchSample(const CudaSampleParams& params, const SamplePlan& plan,
   attributes[1].val.clusterDim.z = 1;
   cudaLaunchConfig_t config = {};
   config.gridDim = params.rows * plan.cluster;
-  config.blockDim = kThreads;
+  config.blockDim = kSampleThreads;
   config.dynamicSmemBytes = plan.shared_bytes;
   config.stream = stream;
   config.attrs = attributes;
-  config.numAttrs = plan.cluster > 1 ? 2 : 1;
-  return cudaLaunchKernelEx(&config, SampleKernel, params, plan.cluster, plan.slice);
+  config.numAttrs = 2;
+  return cudaLaunchKernelEx(&config, sampling::SampleKernel, params, plan.cluster, plan.slice);
 }
 
 cudaError_t LaunchCountIds(const int32_t* ids, int32_t count, int32_t vocabulary, uint16_t* counts,
                            cudaStream_t stream) {
-  CountIds<<<1, 1024, 0, stream>>>(ids, count, vocabulary, counts);
+  sampling::CountIds<<<1, 1024, 0, stream>>>(ids, count, vocabulary, counts);
   return cudaGetLastError();
 }
 
