@@ -161,6 +161,10 @@ class CommandLineTest(Case):
         self.assertEqual(load["errors"], {})
         self.assertGreater(load["tokens_per_second"], 0)
         self.assertGreater(load["idle_added_ttft_ms"]["p50"], 0)
+        paced, = self.json_of("bench", "load", "--null", "--step-us", "20000", "--streams", "4", "--requests", "4",
+                              "--max-tokens", "20")
+        self.assertEqual(paced["errors"], {})
+        self.assertEqual(paced["ids_per_message"], 1)
 
 
 if __name__ == "__main__":

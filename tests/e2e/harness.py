@@ -211,6 +211,64 @@ class Server:
         wait_until(idle, f"group {group} idle", seconds)
 
 
+class Process:
+    """One service binary with JSON logs, started alone: for what `hanlin serve` does not set up."""
+
+    def __init__(self, name, *options, ready=True):
+        self.process = subprocess.Popen([BIN / name, "--log-format", "json", *map(str, options)],
+                                        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.name = name
+        self.log = []
+        self._reader = threading.Thread(target=self._read_log)
+        self._reader.start()
+        self.address = None
+        if ready:
+            self.wait_ready()
+
+    def _read_log(self):
+        for line in self.process.stderr:
+            self.log.append(line.rstrip("\n"))
+
+    def wait_ready(self):
+        """Blocks until "ready ADDRESS" is printed or the process ends."""
+        line = self.process.stdout.readline()
+        if not line.startswith("ready "):
+            self.process.kill()
+            raise AssertionError(f"{self.name} did not become ready:\n" + "\n".join(self.log[-10:]))
+        self.address = line.split()[1]
+
+    def logged(self, text):
+        return any(text in line for line in self.log)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, value, traceback):
+        if kind is not None:
+            print(f"last lines of {self.name}:\n" + "\n".join(self.log[-15:]), file=sys.stderr)
+        self.stop()
+
+    def stop(self, sign=signal.SIGTERM):
+        """The signal, unless it has ended, and the exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(sign)
+        try:
+            code = self.process.wait(PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise AssertionError(f"{self.name} did not end") from None
+        self._reader.join()
+        self.process.stdout.close()
+        self.process.stderr.close()
+        return code
+
+
+def run_binary(name, *options, timeout=PATIENCE_S):
+    """Runs a service binary that is to end by itself: exit code, stdout, stderr."""
+    result = subprocess.run([BIN / name, *map(str, options)], capture_output=True, text=True, timeout=timeout)
+    return result.returncode, result.stdout, result.stderr
+
+
 def collect(stream):
     """Text, ids and last piece of a stream; checks what holds for every stream."""
     text, ids, last = "", [], None

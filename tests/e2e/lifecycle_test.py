@@ -9,10 +9,12 @@ import threading
 import time
 import urllib.request
 
-from harness import (CODE, DEFAULT_MODEL, PATIENCE_S, PROMPT, REASON, Case, Server, collect, greedy_cases, grpc,
-                     has_retry_info, metric, processes, run_cli, unittest, wait_until)
+from harness import (CODE, DEFAULT_MODEL, PATIENCE_S, PROMPT, REASON, Case, Process, Server, collect, greedy_cases,
+                     grpc, has_retry_info, metric, processes, run_cli, stream_request, text_generation_pb2_grpc,
+                     unittest, wait_until)
 
 LONG = dict(max_new_tokens=490, ignore_eos=True)
+SHORT = dict(max_new_tokens=60, ignore_eos=True)
 
 
 class LifecycleTest(Case):
@@ -73,8 +75,11 @@ class LifecycleTest(Case):
         self.assertEqual(len(children), 3)
         server.kill()
         wait_until(lambda: not set(children) & set(processes()), "the children end", 10)
-        shutil.rmtree(directory, ignore_errors=True)
         server.wait()
+        self.assertTrue(directory.exists())
+        with Server() as following:
+            self.assertFalse(directory.exists(), "the next start removes what was left")
+            self.assertTrue(following.run_directory().exists())
 
     def test_overload_is_refused_with_a_time_to_come_back(self):
         with Server("--max-queue", "2", "--threads", "1") as server:
@@ -125,6 +130,42 @@ class LifecycleTest(Case):
             choice = wait_until(serves, "the new group serves")[0]
             self.assertEqual(list(choice.ids), cases[0]["greedy"][:len(choice.ids)])
 
+    def test_a_signal_to_one_rank_leaves_the_group_at_work_until_its_leader_drains(self):
+        with tempfile.TemporaryDirectory() as folder:
+            options = ("--tp", "2", "--leader", f"unix:{folder}/group", "--threads", "1")
+            follower = Process("hanlin-worker", *options, "--rank", "1", ready=False)
+            leader = Process("hanlin-worker", *options, "--rank", "0", "--address", f"unix:{folder}/worker")
+            tokenizer = Process("hanlin-tokenizer", "--address", f"unix:{folder}/tokenizer")
+            gateway = Process("hanlin-gateway", "--workers", leader.address, "--tokenizer", tokenizer.address,
+                              "--address", "127.0.0.1:0")
+            try:
+                with grpc.insecure_channel(gateway.address) as channel:
+                    stub = text_generation_pb2_grpc.TextGenerationServiceStub(channel)
+                    stream = stub.StreamGenerate(stream_request(**SHORT), timeout=PATIENCE_S)
+                    next(stream)
+                    follower.process.send_signal(signal.SIGTERM)
+                    self.assertEqual(len(list(stream)), SHORT["max_new_tokens"] - 1)
+                    stream = stub.StreamGenerate(stream_request(**SHORT), timeout=PATIENCE_S)
+                    next(stream)
+                    leader.process.send_signal(signal.SIGTERM)
+                    self.assertEqual(len(list(stream)), SHORT["max_new_tokens"] - 1)
+                self.assertEqual(leader.process.wait(PATIENCE_S), 0)
+                self.assertEqual(follower.process.wait(PATIENCE_S), 0)
+            finally:
+                for process in (gateway, tokenizer, leader, follower):
+                    process.stop(signal.SIGKILL)
+
+    def test_a_signal_ends_a_rank_that_waits_for_the_others(self):
+        with tempfile.TemporaryDirectory() as folder:
+            for rank in (0, 1):
+                with self.subTest(rank=rank):
+                    worker = Process("hanlin-worker", "--tp", "2", "--rank", rank, "--leader", f"unix:{folder}/group",
+                                     "--address", f"unix:{folder}/worker", ready=False)
+                    time.sleep(1)
+                    started = time.monotonic()
+                    self.assertEqual(worker.stop(), 0)
+                    self.assertLess(time.monotonic() - started, 5)
+
     def test_bad_input_ends_the_start_with_its_message(self):
         damaged = pathlib.Path(tempfile.mkdtemp())
         try:
@@ -143,7 +184,8 @@ class LifecycleTest(Case):
                         (("--tp", "3"), 2, "3"),
                         (("--kv-memory", "lots"), 2, "lots"),
                         (("--address", "nonsense"), 2, "nonsense"),
-                        (("--address", f"127.0.0.1:{port}"), 1, f"{port}"),
+                        (("--address", f"127.0.0.1:{port}"), 2, f"{port}"),
+                        (("--metrics-address", f"127.0.0.1:{port}"), 2, f"{port}"),
                         (("--dtype", "int3"), 2, "int3"),
                         (("--tls-cert", "/no/such.pem", "--tls-key", "/no/such.pem"), 2, "/no/such.pem")):
                     with self.subTest(options=options):
