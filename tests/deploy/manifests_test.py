@@ -128,7 +128,7 @@ class ManifestsTest(unittest.TestCase):
     def test_grace_is_longer_than_the_sleep_and_the_drain(self):
         for objects, _, template in self.each_template():
             values = environment(template, objects)
-            drain = float(values.get("HANLIN_DRAIN_TIMEOUT", values.get("HANLIN_DRAIN_SECONDS", 0)))
+            drain = float(values.get("HANLIN_DRAIN_TIMEOUT", 0))
             container = template["spec"]["containers"][0]
             sleep = container.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
             self.assertGreater(template["spec"]["terminationGracePeriodSeconds"], sleep + drain)
