@@ -46,9 +46,10 @@ std::vector<SampleIndices> CutSteps(const TrainConfig& config, const SampleRules
   return steps;
 }
 
-// One row under construction.
+// Adds a sample to a row. Where padding follows in the row (`padded`), upstream feeds the end
+// token, too: the first padding label is predicted from it.
 void AppendSample(const SampleRules& rules, const SampleView& sample, float weight, int64_t row,
-                  int64_t offset, TrainBatch* batch) {
+                  int64_t offset, bool padded, TrainBatch* batch) {
   const std::vector<int32_t> stream = Stream(rules, sample);
   const Counted counted = CountedLabels(rules, sample);
   const auto length = static_cast<int64_t>(stream.size()) - 1;
@@ -60,6 +61,7 @@ void AppendSample(const SampleRules& rules, const SampleView& sample, float weig
     batch->weights[at] = t >= counted.begin && t < counted.end ? weight : 0;
     if (!batch->document_begin.empty()) batch->document_begin[at] = static_cast<int32_t>(offset);
   }
+  if (padded && length < batch->length) batch->tokens[row * batch->length + length] = stream.back();
 }
 
 }  // namespace
@@ -144,7 +146,8 @@ TrainBatch MakeBatch(const SampleRules& rules, const BatchOptions& options,
   // Padding belongs to the first document; nothing looks at it.
   if (options.packing) batch.document_begin.assign(tokens, 0);
   for (const Place& place : places) {
-    AppendSample(rules, place.view, weight, place.row, place.offset, &batch);
+    AppendSample(rules, place.view, weight, place.row, place.offset,
+                 options.full_length && !options.packing, &batch);
   }
   return batch;
 }
