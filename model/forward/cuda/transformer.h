@@ -19,6 +19,7 @@
 #include "common/cuda/buffer.h"
 #include "common/cuda/device.h"
 #include "common/cuda/stream.h"
+#include "kernels/decode_block/cuda/decode_block.h"
 #include "kernels/gemm/cuda/linear.h"
 #include "model/comm/nccl/cuda_communicator.h"
 #include "model/config/config.h"
@@ -63,7 +64,8 @@ class CudaTransformer {
     num_blocks_ = num_blocks;
   }
 
-  // Chooses the algorithms of the large products by timing them. Waits; overwrites activations.
+  // Chooses the algorithms of the large products by timing them, and packs the weights of decode
+  // blocks. Waits; overwrites activations.
   absl::Status Prepare(const CudaStream& stream);
 
   // Embedding and layers; leaves the residual stream for Logits.
@@ -81,6 +83,10 @@ class CudaTransformer {
   int tp() const { return options_.communicator == nullptr ? 1 : options_.communicator->size(); }
   int rank() const { return options_.communicator == nullptr ? 0 : options_.communicator->rank(); }
   absl::Status Embed(const Pass& pass, const CudaStream& stream);
+  absl::Status PackBlocks(const CudaStream& stream);
+  // The layers of a single decode row, in two kernels each.
+  absl::Status DecodeBlocks(const Pass& pass, const CudaStream& stream);
+  PagedKv KvOfLayer(const Pass& pass, int layer) const;
   absl::Status Attend(const Pass& pass, int layer, const CudaStream& stream);
   // y = epilogue(LN(x) W^T + bias), what is still to be added to x before.
   absl::Status NormLinear(int64_t rows, const CudaVector& norm_weight, const CudaVector& norm_bias,
@@ -111,6 +117,12 @@ class CudaTransformer {
   std::byte* mlp_ = nullptr;        // type [T, ffn]
   float* shard_ = nullptr;          // [max_logit_rows, vocabulary / tp] with a communicator
   float* scratch_ = nullptr;        // [max_logit_rows, vocabulary] with a communicator
+
+  // Of decode blocks; empty for models that have none and before Prepare. A second copy of the
+  // layers' weights: their shape is that of a small model.
+  DeviceBuffer<BFloat16> packed_;       // [layers][attention block, MLP block]
+  DeviceBuffer<float> block_stream_;    // [2][h] the residual stream behind attention and MLP
+  DeviceBuffer<float> block_partials_;  // [heads + MLP partials][h]
 };
 
 }  // namespace hanlin
