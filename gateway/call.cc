@@ -66,6 +66,10 @@ void GenerationCall::OnIds(absl::StatusOr<std::vector<int32_t>> ids) {
   Completion completion;
   absl::MutexLock lock(&mutex_);
   if (output_ == nullptr) return;
+  if (absl::IsDeadlineExceeded(ids.status()) && absl::Now() < options_.deadline) {
+    // Not the client's deadline but kTokenizeTimeout.
+    return Finish(Unavailable("the tokenizer did not answer in time"), &completion);
+  }
   if (!ids.ok()) return Finish(ids.status(), &completion);
   if (absl::Status prepared = Prepare(*std::move(ids)); !prepared.ok()) {
     return Finish(prepared, &completion);

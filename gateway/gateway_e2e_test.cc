@@ -179,6 +179,83 @@ TEST_F(GatewayTest, DeadlinesArePropagatedAndAbort) {
   EXPECT_LE(deadline_us, 500'000);
 }
 
+TEST_F(GatewayTest, ADeadlineThatPassesInTheTokenizerReachesNoWorker) {
+  Start(1);
+  ASSERT_TRUE(WaitForServing(true));
+  tokenizer_->set_delay(absl::Seconds(5));
+  const absl::Time start = absl::Now();
+  EXPECT_THAT(Open(Request(), absl::Milliseconds(300))->Finish(),
+              StatusIs(Code::kDeadlineExceeded, ::testing::_));
+  EXPECT_LT(absl::Now() - start, absl::Seconds(3));
+  tokenizer_->set_delay(absl::ZeroDuration());
+  ASSERT_OK(Open(Request())->Finish());
+  EXPECT_EQ(workers_[0]->started(), 1);
+}
+
+TEST_F(GatewayTest, ADeadlineEndsARequestThatWaitsForALostGroup) {
+  Start(1, {}, {.silent = true});
+  ASSERT_TRUE(WaitForServing(true));
+  auto stream = Open(Request(), absl::Seconds(1));
+  ASSERT_TRUE(workers_[0]->WaitForStarted(1));
+  const absl::Time start = absl::Now();
+  workers_[0]->Die();
+  const absl::Status ended = stream->Finish();
+  EXPECT_TRUE(absl::IsDeadlineExceeded(ended) || absl::IsUnavailable(ended)) << ended;
+  EXPECT_LT(absl::Now() - start, absl::Seconds(4));
+}
+
+TEST_F(GatewayTest, ErrorsOfTheTokenizerReachTheClientAndNoWorker) {
+  Start(1);
+  ASSERT_TRUE(WaitForServing(true));
+  for (const auto& [code, seen] :
+       {std::pair{grpc::StatusCode::INVALID_ARGUMENT, Code::kInvalidArgument},
+        {grpc::StatusCode::INTERNAL, Code::kInternal},
+        {grpc::StatusCode::FAILED_PRECONDITION, Code::kFailedPrecondition}}) {
+    tokenizer_->Refuse("hello", grpc::Status(code, "no such text"));
+    EXPECT_THAT(Open(Request())->Finish(), StatusIs(seen, HasSubstr("no such text")));
+  }
+  // An unreachable tokenizer is asked again, and is out until it answers.
+  tokenizer_->Refuse("hello", grpc::Status(grpc::StatusCode::UNAVAILABLE, "too busy"));
+  EXPECT_THAT(Open(Request())->Finish(), StatusIs(Code::kUnavailable, HasSubstr("too busy")));
+  EXPECT_EQ(workers_[0]->started(), 0);
+  tokenizer_->Refuse("", grpc::Status::OK);
+  ASSERT_TRUE(WaitForServing(true));
+  EXPECT_OK(Open(Request())->Finish());
+}
+
+TEST_F(GatewayTest, OnePromptThatFailsEndsTheWholeUnaryCall) {
+  Start(1, {}, {.silent = true});
+  ASSERT_TRUE(WaitForServing(true));
+  tokenizer_->Refuse("bad", grpc::Status(grpc::StatusCode::INVALID_ARGUMENT, "bad text"));
+  v1::GenerateRequest request;
+  request.add_prompts()->set_text("good");
+  request.add_prompts()->set_text("bad");
+  v1::GenerateResponse response;
+  grpc::ClientContext context;
+  context.set_deadline(absl::ToChronoTime(absl::Now() + absl::Seconds(20)));
+  EXPECT_THAT(FromGrpc(stub_->Generate(&context, request, &response)),
+              StatusIs(Code::kInvalidArgument, HasSubstr("bad text")));
+  EXPECT_EQ(response.choices_size(), 0);
+  // The good one was ended, if it had come that far.
+  for (int i = 0; i < 400 && workers_[0]->running() > 0; ++i) absl::SleepFor(absl::Milliseconds(5));
+  EXPECT_EQ(workers_[0]->running(), 0);
+}
+
+TEST_F(GatewayTest, AStopStringOverSeveralMessagesNeverLeaks) {
+  Start(1);
+  ASSERT_TRUE(WaitForServing(true));
+  auto request = Request(12);
+  request.mutable_parameters()->mutable_stopping()->add_stop_strings("defgh");
+  request.mutable_parameters()->mutable_stopping()->add_stop_strings("cdex");
+  auto stream = Open(request);
+  while (stream->Read()) {
+    EXPECT_THAT(stream->text, ::testing::AnyOf("a", "ab", "abc")) << "after " << stream->pieces;
+  }
+  ASSERT_OK(stream->Finish());
+  EXPECT_EQ(stream->text, "abc");
+  EXPECT_EQ(stream->last.stop_string(), "defgh");
+}
+
 TEST_F(GatewayTest, ADeadWorkerEndsItsStreamsAndUntouchedRequestsMoveOn) {
   Start(2);
   ASSERT_TRUE(WaitForServing(true));

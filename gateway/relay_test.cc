@@ -10,6 +10,7 @@
 
 namespace hanlin {
 namespace {
+using ::testing::ElementsAre;
 
 // Bytes: ids 0-3 spell parts of characters, so texts break inside characters and inside stops.
 std::shared_ptr<const DecoderSpec> ByteSpec() {
@@ -147,6 +148,75 @@ TEST(RelayTest, StopStringsWaitForMinNewTokens) {
   EXPECT_EQ(relay.Append(Event({2, 2}), absl::Now(), &whole), ChoiceRelay::Outcome::kRunning);
   EXPECT_EQ(relay.Append(Event({2}), absl::Now(), &whole), ChoiceRelay::Outcome::kStopped);
   EXPECT_EQ(whole.text_delta(), "aa");
+}
+
+// The texts of the pieces that `ids` make, one id an event; the last event has `reason`.
+std::vector<std::string> PieceTexts(const std::string& stop, const std::vector<int32_t>& ids,
+                                    v1::FinishReason reason, v1::StreamGenerateResponse* last) {
+  v1::StoppingParameters stopping;
+  stopping.add_stop_strings(stop);
+  ChoiceRelay relay = MakeRelay(stopping);
+  std::vector<std::string> texts;
+  for (size_t i = 0; i < ids.size(); ++i) {
+    last->Clear();
+    const bool at_end = i + 1 == ids.size();
+    const auto outcome = relay.Append(
+        Event({ids[i]}, at_end ? reason : v1::FINISH_REASON_UNSPECIFIED), absl::Now(), last);
+    texts.push_back(last->text_delta());
+    if (outcome != ChoiceRelay::Outcome::kRunning) break;
+  }
+  return texts;
+}
+
+TEST(RelayTest, AStopOverManyPiecesNeverShowsItsBeginning) {
+  v1::StreamGenerateResponse last;
+  // "b", then "a春b" whose middle character comes in two parts.
+  EXPECT_THAT(PieceTexts("a春b", {3, 2, 0, 1, 3, 6}, v1::FINISH_REASON_LENGTH, &last),
+              ElementsAre("b", "", "", "", ""));
+  EXPECT_EQ(last.stop_string(), "a春b");
+  EXPECT_EQ(last.usage().completion_tokens(), 5);
+  // A near miss comes out as soon as it is one, a new beginning within it stays back.
+  EXPECT_THAT(PieceTexts("a春b", {2, 5, 2, 5, 6, 2}, v1::FINISH_REASON_LENGTH, &last),
+              ElementsAre("", "", "a春", "", "a春。", "a"));
+}
+
+TEST(RelayTest, WhatWasWithheldComesWithTheEndWhateverItsReason) {
+  for (const auto reason :
+       {v1::FINISH_REASON_LENGTH, v1::FINISH_REASON_TIME_LIMIT, v1::FINISH_REASON_CANCELLED}) {
+    v1::StreamGenerateResponse last;
+    EXPECT_THAT(PieceTexts("a春b", {2, 5}, reason, &last), ElementsAre("", "a春"));
+    EXPECT_EQ(last.finish_reason(), reason);
+    EXPECT_EQ(last.stop_string(), "");
+  }
+  v1::StreamGenerateResponse last;
+  EXPECT_THAT(PieceTexts("a春b", {2, 5, 7}, v1::FINISH_REASON_END_TOKEN, &last),
+              ElementsAre("", "", "a春"));
+}
+
+TEST(RelayTest, ATextThatEndsWithinACharacterEndsWithAReplacement) {
+  v1::StreamGenerateResponse last;
+  EXPECT_THAT(PieceTexts("x", {2, 0}, v1::FINISH_REASON_LENGTH, &last), ElementsAre("a", "\uFFFD"));
+  EXPECT_EQ(last.finish_reason(), v1::FINISH_REASON_LENGTH);
+  // That replacement may complete a stop string.
+  EXPECT_THAT(PieceTexts("a\uFFFD", {3, 2, 0}, v1::FINISH_REASON_LENGTH, &last),
+              ElementsAre("b", "", ""));
+  EXPECT_EQ(last.finish_reason(), v1::FINISH_REASON_STOP);
+  EXPECT_EQ(last.stop_string(), "a\uFFFD");
+}
+
+TEST(RelayTest, FiguresOfAStoppedTextAreTheGateways) {
+  v1::StoppingParameters stopping;
+  stopping.add_stop_strings("ab");
+  const absl::Time start = absl::Now();
+  auto relay = ChoiceRelay::Create(
+      {.spec = ByteSpec(), .prompt_ids = {5}, .stopping = &stopping, .seed = 1, .start = start});
+  ASSERT_OK(relay);
+  v1::StreamGenerateResponse piece;
+  relay->Append(Event({5}), start + absl::Milliseconds(3), &piece);
+  relay->Append(Event({4}), start + absl::Milliseconds(10), &piece);
+  EXPECT_EQ(piece.text_delta(), "春");
+  EXPECT_EQ(piece.timings().time_to_first_token_us(), 3000);
+  EXPECT_EQ(piece.timings().total_us(), 10000);
 }
 
 TEST(RelayTest, EchoLeadsTheFirstPieceAndIsNotSearched) {

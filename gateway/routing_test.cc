@@ -49,8 +49,8 @@ TEST(EndpointsTest, ANameStandsForItsAddresses) {
 }
 
 TEST(EndpointsTest, MalformedAddressesAreNamed) {
-  for (const char* list :
-       {"", ",", "host", "host:", "host:0", "host:70000", ":7", "a:1,b", "unix:", "dns:///name"}) {
+  for (const char* list : {"", ",", "host", "host:", "host:0", "host:70000", ":7", "a:1,b", "unix:",
+                           "dns:///name", "dns:///", "dns://x/a:1", "dns://1.2.3.4:0/a:1"}) {
     EXPECT_THAT(ParseEndpoints("--workers", list),
                 StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("--workers")))
         << list;

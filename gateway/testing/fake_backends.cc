@@ -19,6 +19,17 @@ std::unique_ptr<RpcServer> Serve(const std::string& address, grpc::Service* serv
 
 FakeTokenizer::FakeTokenizer(const std::string& address) : server_(Serve(address, this)) {}
 
+void FakeTokenizer::Refuse(const std::string& text, grpc::Status status) {
+  absl::MutexLock lock(&mutex_);
+  refused_text_ = text;
+  refusal_ = std::move(status);
+}
+
+void FakeTokenizer::set_delay(absl::Duration delay) {
+  absl::MutexLock lock(&mutex_);
+  delay_ = delay;
+}
+
 std::vector<std::string> FakeTokenizer::request_ids() const {
   absl::MutexLock lock(&mutex_);
   return request_ids_;
@@ -27,6 +38,14 @@ std::vector<std::string> FakeTokenizer::request_ids() const {
 grpc::Status FakeTokenizer::Tokenize(grpc::ServerContext* context,
                                      const v1::TokenizeRequest* request,
                                      v1::TokenizeResponse* response) {
+  absl::Duration delay;
+  {
+    absl::MutexLock lock(&mutex_);
+    if (!refusal_.ok() && request->text().find(refused_text_) != std::string::npos) return refusal_;
+    delay = delay_;
+  }
+  const absl::Time until = absl::Now() + delay;
+  while (absl::Now() < until && !context->IsCancelled()) absl::SleepFor(absl::Milliseconds(5));
   for (const char c : request->text()) response->add_ids(static_cast<unsigned char>(c));
   const auto id = context->client_metadata().find("x-request-id");
   absl::MutexLock lock(&mutex_);

@@ -30,6 +30,11 @@ class FakeTokenizer final : public v1::TokenizerService::Service {
  public:
   explicit FakeTokenizer(const std::string& address);
 
+  // Texts that contain `text` get `status` in answer.
+  void Refuse(const std::string& text, grpc::Status status);
+  // Each text takes this long, or until its caller is gone.
+  void set_delay(absl::Duration delay);
+
   std::vector<std::string> request_ids() const;
 
  private:
@@ -43,6 +48,9 @@ class FakeTokenizer final : public v1::TokenizerService::Service {
 
   mutable absl::Mutex mutex_;
   std::vector<std::string> request_ids_ ABSL_GUARDED_BY(mutex_);
+  std::string refused_text_ ABSL_GUARDED_BY(mutex_);
+  grpc::Status refusal_ ABSL_GUARDED_BY(mutex_);
+  absl::Duration delay_ ABSL_GUARDED_BY(mutex_);
   std::unique_ptr<RpcServer> server_;
 };
 
