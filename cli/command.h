@@ -22,6 +22,8 @@ void AddTokenize(CLI::App& app, Runner& run);
 void AddDetokenize(CLI::App& app, Runner& run);
 void AddInspect(CLI::App& app, Runner& run);
 void AddBench(CLI::App& app, Runner& run);
+void AddTrain(CLI::App& app, Runner& run);
+void AddLaunch(CLI::App& app, Runner& run);
 
 }  // namespace hanlin::cli
 

@@ -24,6 +24,8 @@ int main(int argc, char** argv) {
   hanlin::cli::AddDetokenize(app, run);
   hanlin::cli::AddInspect(app, run);
   hanlin::cli::AddBench(app, run);
+  hanlin::cli::AddTrain(app, run);
+  hanlin::cli::AddLaunch(app, run);
   if (const auto code = hanlin::ParseFlags(app, argc, argv, /*environment=*/false)) return *code;
   return run();
 }
