@@ -27,6 +27,10 @@ namespace {
 
 // KV blocks of the null device, which has no memory to run out of.
 constexpr int32_t kNullBlocks = 1 << 16;
+// Tokens of a step: enough for products to be efficient, few enough for others' tokens to come
+// soon.
+constexpr int kCpuBatchTokens = 256;
+constexpr int kCudaBatchTokens = 512;
 // For the last messages to reach the gateways.
 constexpr absl::Duration kFlushTime = absl::Milliseconds(500);
 constexpr absl::Duration kSignalInterval = absl::Milliseconds(50);
@@ -46,13 +50,14 @@ struct Flags {
   std::string kv_memory;
   int max_queue = 1024;
   int64_t max_queue_tokens = 1 << 20;
-  int max_batch_tokens = 256;
+  int max_batch_tokens = 0;
   int max_running = 256;
   int threads = 0;
   std::string tokenizer_fingerprint;
   int drain_timeout_seconds = 30;
   int stall_timeout_seconds = 30;
   int64_t null_step_us = 0;
+  bool batch_invariant = false;
   bool parent_death = false;
   LogOptions log;
 };
@@ -63,7 +68,7 @@ void AddFlags(CLI::App& app, Flags& flags) {
       "--random-weights", flags.source.preset,
       "random weights in the shape of a preset (base, large, 1.3B, …) in place of --model");
   app.add_option("--model-name", flags.model_name, "name in GetWorkerInfo [the folder's name]");
-  app.add_option("--device", flags.device, "cpu, or null: ids by formula, no weights")
+  app.add_option("--device", flags.device, "cpu, cuda, or null: ids by formula, no weights")
       ->capture_default_str();
   app.add_option("--dtype", flags.dtype, "auto, fp32 or bf16")->capture_default_str();
   app.add_option("--rank", flags.rank, "rank of this process, 0 leads")->capture_default_str();
@@ -80,8 +85,8 @@ void AddFlags(CLI::App& app, Flags& flags) {
   app.add_option("--max-queue", flags.max_queue, "requests that may wait")->capture_default_str();
   app.add_option("--max-queue-tokens", flags.max_queue_tokens, "prompt tokens that may wait")
       ->capture_default_str();
-  app.add_option("--max-batch-tokens", flags.max_batch_tokens, "tokens of one step")
-      ->capture_default_str();
+  app.add_option("--max-batch-tokens", flags.max_batch_tokens,
+                 "tokens of one step [256, on a GPU 512]");
   app.add_option("--max-running", flags.max_running, "sequences in the KV cache at once")
       ->capture_default_str();
   app.add_option("--threads", flags.threads, "threads of this rank [processors / tp]");
@@ -96,13 +101,15 @@ void AddFlags(CLI::App& app, Flags& flags) {
   app.add_option("--null-step-us", flags.null_step_us,
                  "microseconds that a step of the null device takes")
       ->capture_default_str();
+  app.add_flag("--batch-invariant", flags.batch_invariant,
+               "on a GPU: ids do not depend on what else runs, at some cost in speed");
   app.add_flag("--parent-death", flags.parent_death, "end when the parent process dies");
   AddLogFlags(app, flags.log);
 }
 
 absl::Status CheckFlags(const Flags& flags) {
-  if (flags.device != "cpu" && flags.device != "null") {
-    return InvalidArgument("--device is \"{}\", want cpu or null", flags.device);
+  if (flags.device != "cpu" && flags.device != "cuda" && flags.device != "null") {
+    return InvalidArgument("--device is \"{}\", want cpu, cuda or null", flags.device);
   }
   if (flags.tp < 1) return InvalidArgument("--tp is {}, want at least 1", flags.tp);
   if (flags.rank < 0 || flags.rank >= flags.tp) {
@@ -137,10 +144,10 @@ class Worker {
     if (!flags_.kv_memory.empty()) {
       ASSIGN_OR_RETURN(kv_bytes_, ParseSize(flags_.kv_memory));
     }
-    ASSIGN_OR_RETURN(type_, ParseComputeType(flags_.dtype, /*scoring=*/false));
+    ASSIGN_OR_RETURN(type_, ParseComputeType(flags_.dtype, flags_.device, /*scoring=*/false));
     ASSIGN_OR_RETURN(metrics_server_, MetricsServer::Create(flags_.metrics_address));
     RETURN_IF_ERROR(CheckAddressIsFree());
-    if (flags_.device == "cpu") RETURN_IF_ERROR(LoadRank());
+    if (flags_.device != "null") RETURN_IF_ERROR(LoadRank());
     if (flags_.rank > 0) {
       // SIGTERM alone does not end a follower: it works on while rank 0 drains, and ends with the
       // group.
@@ -175,12 +182,14 @@ class Worker {
 
   absl::Status CreateRank() {
     ModelRank::Options options{.source = flags_.source,
+                               .device = flags_.device,
                                .type = type_,
                                .rank = flags_.rank,
                                .tp = flags_.tp,
                                .leader_address = flags_.leader,
                                .kv_memory = kv_bytes_,
                                .max_running = flags_.max_running,
+                               .batch_invariant = flags_.batch_invariant,
                                .threads = flags_.threads};
     options.progress = [this](double part) { ReportProgress(fmt::format("{:.0f} %", 100 * part)); };
     options.message = [this](std::string_view message) { ReportProgress(message); };
@@ -194,6 +203,11 @@ class Worker {
     Log(LogLevel::kInfo, "loading", {{"state", state}});
   }
 
+  int BatchTokens() const {
+    if (flags_.max_batch_tokens != 0) return flags_.max_batch_tokens;
+    return flags_.device == "cuda" ? kCudaBatchTokens : kCpuBatchTokens;
+  }
+
   absl::Status StartEngine() {
     ModelConfig config;
     if (rank_ == nullptr) {
@@ -204,7 +218,7 @@ class Worker {
     worker_metrics_ = std::make_unique<WorkerMetrics>(metrics_server_->registry());
     Engine::Options options{.config = config,
                             .num_kv_blocks = kNullBlocks,
-                            .max_batch_tokens = flags_.max_batch_tokens,
+                            .max_batch_tokens = BatchTokens(),
                             .max_running = flags_.max_running,
                             .max_queue = flags_.max_queue,
                             .max_queue_tokens = flags_.max_queue_tokens,
@@ -245,6 +259,10 @@ class Worker {
                                .on_tick = [this](const EngineLoad& load) {
                                  worker_metrics_->SetLoad(load);
                                  router_metrics_->SetLoad(load);
+                                 if (rank_ == nullptr) return;
+                                 if (const auto metrics = rank_->device_metrics()) {
+                                   worker_metrics_->SetDevice(*metrics);
+                                 }
                                }});
     ASSIGN_OR_RETURN(server_,
                      RpcServer::Create({.address = flags_.address, .services = {service_.get()}}));

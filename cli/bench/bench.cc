@@ -57,9 +57,19 @@ void AddForward(CLI::App& bench, Runner& run, const std::string& name, const std
       ->excludes(model)
       ->capture_default_str();
   command
-      ->add_flag_callback(
-          "--random-weights", [] {}, "Presets always have random weights")
+      ->add_option_function<std::string>(
+          "--random-weights",
+          [options](const std::string& preset) {
+            if (!preset.empty()) options->preset = preset;
+          },
+          "The same as --preset; without a name it changes nothing")
+      ->expected(0, 1)
       ->excludes(model);
+  command->add_option("--device", options->device, "cpu or cuda")
+      ->check(CLI::IsMember({"cpu", "cuda"}))
+      ->capture_default_str();
+  command->add_flag("--batch-invariant", options->batch_invariant,
+                    "On a GPU: in the mode in which ids do not depend on what else runs");
   command->add_option("--dtype", options->dtype, "auto, fp32 or bf16")
       ->check(CLI::IsMember({"auto", "fp32", "bf16"}))
       ->capture_default_str();

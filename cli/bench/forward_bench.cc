@@ -5,6 +5,7 @@
 #include <chrono>
 #include <functional>
 
+#include "cli/bench/cuda_bench.h"
 #include "cli/bench/roofline.h"
 #include "cli/output/progress.h"
 #include "common/host/host.h"
@@ -104,7 +105,7 @@ class Bench {
   double MatrixElements() const { return LayerElements() + EmbeddingElements(); }
 
   absl::Status Load() {
-    ASSIGN_OR_RETURN(type_, ParseComputeType(options_.dtype, /*scoring=*/false));
+    ASSIGN_OR_RETURN(type_, ParseComputeType(options_.dtype, "cpu", /*scoring=*/false));
     std::unique_ptr<Checkpoint> checkpoint;
     if (options_.model.empty()) {
       ASSIGN_OR_RETURN(const ModelConfig preset, Preset(options_.preset));
@@ -162,6 +163,7 @@ class Bench {
 }  // namespace
 
 absl::StatusOr<Json> BenchDecode(const ForwardBenchOptions& options) {
+  if (options.device == "cuda") return BenchCudaDecode(options);
   ASSIGN_OR_RETURN(const auto bench, Bench::Create(options));
   RETURN_IF_ERROR(bench->Prefill());
   const Arena& arena = bench->weights().arena;
@@ -182,6 +184,7 @@ absl::StatusOr<Json> BenchDecode(const ForwardBenchOptions& options) {
 }
 
 absl::StatusOr<Json> BenchPrefill(const ForwardBenchOptions& options) {
+  if (options.device == "cuda") return BenchCudaPrefill(options);
   ASSIGN_OR_RETURN(const auto bench, Bench::Create(options));
   const double tokens = static_cast<double>(options.batch) * options.context;
   // Causal attention: a token meets half of the context on average, in QKᵀ and in PV.

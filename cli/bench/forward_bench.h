@@ -1,5 +1,5 @@
-// Decode and prefill of one rank, without scheduler and sampling: seconds a step, bytes and
-// operations, and their share of what the same threads reach in the same run (roofline.h).
+// Decode and prefill of one rank, without scheduler and, on a CPU, sampling: seconds a step, bytes
+// and operations, and their share of what the same threads reach in the same run (roofline.h).
 #ifndef HANLIN_CLI_BENCH_FORWARD_BENCH_H_
 #define HANLIN_CLI_BENCH_FORWARD_BENCH_H_
 
@@ -18,8 +18,10 @@ namespace hanlin::cli {
 struct ForwardBenchOptions {
   std::string model;  // folder; empty = `preset` with random weights
   std::string preset = "base";
+  std::string device = "cpu";
   std::string dtype = "auto";
-  int threads = 0;  // 0 = all processors
+  bool batch_invariant = false;  // on a GPU
+  int threads = 0;               // 0 = all processors
   int batch = 1;
   int context = 256;   // decode: tokens in the cache; prefill: tokens of the prompt
   double seconds = 3;  // of measuring

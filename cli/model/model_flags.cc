@@ -17,12 +17,14 @@ void AddModelFlags(CLI::App& command, ModelFlags& flags) {
                      "Model folder (default: the model that ships with Hanlin)");
   command.add_flag("--random-weights", flags.random_weights,
                    "--model names a preset (base, large, 1.3B, …); its weights are random");
-  command.add_option("--device", flags.device, "cpu, or null (ids by formula)")
-      ->check(CLI::IsMember({"cpu", "null"}))
+  command.add_option("--device", flags.device, "cpu, cuda, or null (ids by formula)")
+      ->check(CLI::IsMember({"cpu", "cuda", "null"}))
       ->capture_default_str();
   command.add_option("--dtype", flags.dtype, "auto, fp32 or bf16")
       ->check(CLI::IsMember({"auto", "fp32", "bf16"}))
       ->capture_default_str();
+  command.add_flag("--batch-invariant", flags.batch_invariant,
+                   "On a GPU: ids do not depend on what else runs, at some cost in speed");
   command.add_option("--tp", flags.tp, "Processes that share the model")
       ->check(CLI::Range(1, 64))
       ->capture_default_str();
@@ -38,6 +40,7 @@ absl::StatusOr<std::unique_ptr<LocalModel>> LoadModel(const ModelFlags& flags, b
                               .dtype = flags.dtype,
                               .scoring = scoring,
                               .tp = flags.tp,
+                              .batch_invariant = flags.batch_invariant,
                               .threads = flags.threads};
   if (flags.random_weights) {
     if (flags.model.empty())

@@ -26,11 +26,12 @@ struct ModelFlags {
   std::string device = "cpu";
   std::string dtype = "auto";
   int tp = 1;
+  bool batch_invariant = false;
   int threads = 0;
   std::string kv_memory;
 };
 
-// --model, --random-weights, --device, --dtype, --tp, --threads, --kv-memory.
+// --model, --random-weights, --device, --dtype, --batch-invariant, --tp, --threads, --kv-memory.
 void AddModelFlags(CLI::App& command, ModelFlags& flags);
 
 // Loads the model, with progress on stderr where it takes long. `scoring`: dtype auto means fp32.

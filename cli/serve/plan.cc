@@ -128,6 +128,11 @@ absl::Status CheckServeOptions(const ServeOptions& options) {
   if (options.groups < 1 || options.groups > 64) {
     return InvalidArgument("--groups is {}, want 1 to 64", options.groups);
   }
+  if (options.device == "cuda" && (options.groups > 1 || options.tp > 1)) {
+    return InvalidArgument(
+        "--groups is {} and --tp {}, want 1 with --device cuda: a GPU holds one rank",
+        options.groups, options.tp);
+  }
   if (options.threads < 0)
     return InvalidArgument("--threads is {}, want 0 or more", options.threads);
   if (options.null_step_us < 0) {

@@ -47,7 +47,8 @@ absl::StatusOr<std::string> SharedKvMemory(const ServeOptions& options) {
       options.random_weights ? Preset(options.model) : LoadModelConfig(options.model);
   RETURN_IF_ERROR(config.status());
   RETURN_IF_ERROR(CheckTp(*config, options.tp));
-  ASSIGN_OR_RETURN(const ComputeType type, ParseComputeType(options.dtype, /*scoring=*/false));
+  ASSIGN_OR_RETURN(const ComputeType type,
+                   ParseComputeType(options.dtype, options.device, /*scoring=*/false));
   ASSIGN_OR_RETURN(const uint64_t available, AvailableMemoryBytes());
   const uint64_t ranks = static_cast<uint64_t>(options.groups) * options.tp;
   const uint64_t weights = ranks * WeightBytes(*config, type, options.tp);
@@ -106,9 +107,13 @@ void AddServe(CLI::App& app, Runner& run) {
                   "--model names a preset (base, large, 1.3B, …); its weights are random");
   serve->add_option("--model-name", options->model_name,
                     "Name in requests (default: the folder's)");
-  serve->add_option("--device", options->device, "cpu, or null (ids by formula, for measurements)")
-      ->check(CLI::IsMember({"cpu", "null"}))
+  serve
+      ->add_option("--device", options->device,
+                   "cpu, cuda, or null (ids by formula, for measurements)")
+      ->check(CLI::IsMember({"cpu", "cuda", "null"}))
       ->capture_default_str();
+  serve->add_flag("--batch-invariant", options->batch_invariant,
+                  "On a GPU: ids do not depend on what else runs, at some cost in speed");
   serve->add_option("--null-step-us", options->null_step_us,
                     "Microseconds that a step of the null device takes");
   serve->add_option("--dtype", options->dtype, "auto, fp32 or bf16")

@@ -135,7 +135,8 @@ class GoldenModelTest : public ::testing::TestWithParam<GroupOptions> {
 INSTANTIATE_TEST_SUITE_P(Devices, GoldenModelTest,
                          ::testing::Values(GroupOptions{.tp_size = 1}, GroupOptions{.tp_size = 2},
                                            GroupOptions{.tp_size = 4},
-                                           GroupOptions{.device = Device::kCuda}));
+                                           GroupOptions{.device = Device::kCuda},
+                                           GroupOptions{.device = Device::kCudaSharded}));
 
 TEST_P(GoldenModelTest, LogitsAndGreedyIdsAreThoseOfTheReference) {
   int cases = 0;

@@ -44,6 +44,7 @@ INSTANTIATE_TEST_SUITE_P(
     Devices, ReferenceModelTest,
     ::testing::Values(GroupOptions{.tp_size = 1}, GroupOptions{.tp_size = 2},
                       GroupOptions{.tp_size = 4}, GroupOptions{.device = Device::kCuda},
+                      GroupOptions{.device = Device::kCudaSharded, .batch_invariant = false},
                       GroupOptions{.device = Device::kCuda, .batch_invariant = false}));
 
 TEST_P(ReferenceModelTest, GreedyContinuationsInFp32AreExact) {

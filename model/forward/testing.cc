@@ -8,7 +8,14 @@
 #include "model/comm/testing.h"
 #include "model/forward/model.h"
 #ifdef HANLIN_CUDA
+#include "model/comm/nccl/nccl_communicator.h"
 #include "model/forward/cuda/cuda_model.h"
+#endif
+
+#ifndef HANLIN_CUDA
+namespace hanlin {
+class CudaCommunicator {};
+}  // namespace hanlin
 #endif
 
 namespace hanlin::testing {
@@ -58,7 +65,9 @@ void StepDriver::Drop(int sequence) {
 std::string WhyNot([[maybe_unused]] Device device) {
 #ifdef HANLIN_CUDA
   if (device == Device::kCpu) return "";
-  return Message(OpenCudaDevice(0).status());
+  if (const auto found = OpenCudaDevice(0); !found.ok()) return Message(found.status());
+  if (device == Device::kCuda) return "";
+  return Message(MakeNcclCommunicator({}).status());
 #else
   return device == Device::kCpu ? "" : "built without CUDA";
 #endif
@@ -69,11 +78,13 @@ namespace {
 absl::StatusOr<std::unique_ptr<ForwardModel>> MakeModel(const Checkpoint& checkpoint,
                                                         const GroupOptions& options,
                                                         Communicator* communicator,
+                                                        [[maybe_unused]] CudaCommunicator* nccl,
                                                         ThreadPool* pool) {
 #ifdef HANLIN_CUDA
-  if (options.device == Device::kCuda) {
+  if (options.device != Device::kCpu) {
     return CudaGptModel::Create({.checkpoint = &checkpoint,
                                  .compute_type = options.type,
+                                 .communicator = nccl,
                                  .pool = pool,
                                  .num_kv_blocks = options.num_kv_blocks,
                                  .max_tokens_per_pass = options.max_tokens_per_pass,
@@ -96,7 +107,13 @@ void WithGroup(const std::string& directory, const GroupOptions& options,
   ASSERT_OK_AND_ASSIGN(const auto checkpoint, Checkpoint::Open(directory, config));
   RunRanks(options.tp_size, [&](Communicator& communicator) {
     ThreadPool pool(options.threads);
-    const auto model = MakeModel(*checkpoint, options, &communicator, &pool);
+    std::unique_ptr<CudaCommunicator> nccl;
+#ifdef HANLIN_CUDA
+    if (options.device == Device::kCudaSharded) {
+      ASSERT_OK_AND_ASSIGN(nccl, MakeNcclCommunicator({}));
+    }
+#endif
+    const auto model = MakeModel(*checkpoint, options, &communicator, nccl.get(), &pool);
     if (!model.ok()) communicator.Abort("this rank could not load");
     ASSERT_TRUE(model.ok()) << model.status();
     if (communicator.rank() != 0) {

@@ -20,7 +20,11 @@ namespace hanlin::testing {
 
 using Ids = std::vector<int32_t>;
 
-enum class Device { kCpu, kCuda };
+enum class Device {
+  kCpu,
+  kCuda,
+  kCudaSharded,  // the code of tensor parallelism over NCCL, at one rank
+};
 
 // Why tests on the device cannot run here; empty when they can.
 std::string WhyNot(Device device);

@@ -37,8 +37,9 @@ absl::Status CpuExecutor::Execute(const StepPlan& plan, StepOutput* output) {
 void CpuExecutor::SampleOne(std::span<const float> logits, const SampleRow& row, Worker* worker,
                             SampledToken* token) const {
   const ResolvedRequest& request = *row.request;
-  SamplingContext context{
-      .logit_bias = request.logit_bias, .ids = row.ids, .position = row.ids.size()};
+  SamplingContext context{.logit_bias = request.logit_bias,
+                          .ids = row.ids,
+                          .position = static_cast<uint64_t>(row.position)};
   if (!row.banned.empty()) {
     worker->bias = request.logit_bias;
     for (const int32_t id : row.banned) {

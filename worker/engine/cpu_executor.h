@@ -17,7 +17,7 @@
 
 namespace hanlin {
 
-class CpuExecutor : public Executor {
+class CpuExecutor : public SyncExecutor {
  public:
   // All must outlive the executor; `communicator` is rank 0's.
   CpuExecutor(GptModel* model, Communicator* communicator, ThreadPool* pool);
@@ -26,9 +26,7 @@ class CpuExecutor : public Executor {
   absl::Status Ping() override { return group_.Ping(); }
   void Shutdown() override;
 
-  // Natural log-probability of each id behind those before it; the first has none. `ids` fit the
-  // context and the KV cache, whose contents are overwritten.
-  absl::StatusOr<std::vector<std::optional<double>>> Score(std::span<const int32_t> ids);
+  absl::StatusOr<std::vector<std::optional<double>>> Score(std::span<const int32_t> ids) override;
 
  private:
   // Scratch of one thread.

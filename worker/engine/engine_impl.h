@@ -5,6 +5,7 @@
 #define HANLIN_WORKER_ENGINE_ENGINE_IMPL_H_
 
 #include <atomic>
+#include <deque>
 #include <memory>
 #include <thread>
 #include <vector>
@@ -58,7 +59,17 @@ class Engine::Impl {
   bool TakeInbox();  // false: stop
   void ExpireRequests(absl::Time now);
   void MarkPaused();
-  absl::Status Step();
+  // A step that was begun.
+  struct InFlight {
+    std::vector<Scheduler::Scheduled> scheduled;  // a sequence that ended meanwhile is null
+    StepRecord record;
+    absl::Time begin;
+    bool holds_next = false;  // its draws are needed before the next step can be planned
+  };
+  absl::Status Advance();
+  bool MayBegin() const;
+  absl::Status BeginStep();
+  absl::Status FinishStep();
   void NoteFirstStep(absl::Time now);
   void TakeToken(Sequence* sequence, SampledToken* token, absl::Time now);
   absl::Status WaitForWork();
@@ -83,6 +94,8 @@ class Engine::Impl {
   Scheduler scheduler_;
   absl::flat_hash_map<RequestKey, std::unique_ptr<Sequence>> sequences_;
   StepPlan plan_;
+  std::deque<InFlight> in_flight_;
+  absl::Time last_finish_ = absl::InfinitePast();
   StepOutput output_;
   uint64_t steps_ = 0;
   absl::Time last_ping_ = absl::InfinitePast();

@@ -36,9 +36,7 @@ void Engine::Impl::Run() {
     PublishLoad();
     router_.Flush();
     MarkPaused();
-    scheduler_.Plan(&plan_);
-    const absl::Status status = plan_.empty() ? WaitForWork() : Step();
-    if (!status.ok()) {
+    if (const absl::Status status = Advance(); !status.ok()) {
       Fail(status);
       return;
     }
@@ -98,31 +96,69 @@ void Engine::Impl::MarkPaused() {
   for (const auto& [key, sequence] : sequences_) sequence->paused = !sequence->sink->Ready();
 }
 
-absl::Status Engine::Impl::Step() {
+// Keeps as many steps in flight as the executor takes: the next one is planned while one runs.
+absl::Status Engine::Impl::Advance() {
+  if (MayBegin()) {
+    scheduler_.Plan(&plan_);
+    if (!plan_.empty()) {
+      RETURN_IF_ERROR(BeginStep());
+      if (std::ssize(in_flight_) < executor_->max_in_flight()) return absl::OkStatus();
+    }
+  }
+  return in_flight_.empty() ? WaitForWork() : FinishStep();
+}
+
+bool Engine::Impl::MayBegin() const {
+  return in_flight_.empty() ||
+         (std::ssize(in_flight_) < executor_->max_in_flight() && !in_flight_.back().holds_next);
+}
+
+absl::Status Engine::Impl::BeginStep() {
   const absl::Time begin = absl::Now();
   NoteFirstStep(begin);
   watchdog_.SetBusy(true);
-  const absl::Status status = executor_->Execute(plan_, &output_);
-  watchdog_.SetBusy(false);
+  if (const absl::Status status = executor_->Begin(plan_); !status.ok()) {
+    watchdog_.SetBusy(false);
+    return status;
+  }
+  scheduler_.Commit();
+  InFlight step{
+      .scheduled = scheduler_.scheduled(),
+      .record = {.prefill_tokens = static_cast<int32_t>(plan_.tokens.size() - plan_.samples.size()),
+                 .generated_tokens = static_cast<int32_t>(plan_.samples.size()),
+                 .sequences = static_cast<int32_t>(plan_.sequences.size())},
+      .begin = begin};
+  int32_t row = 0;
+  for (const Scheduler::Scheduled& entry : step.scheduled) {
+    if (!entry.samples) continue;
+    ++entry.sequence->pending;
+    entry.sequence->drawn_row = row++;
+    // Penalties look at every id so far.
+    step.holds_next |= HasPenalties(entry.sequence->request.sampling);
+  }
+  in_flight_.push_back(std::move(step));
+  return absl::OkStatus();
+}
+
+absl::Status Engine::Impl::FinishStep() {
+  const absl::Status status = executor_->Finish(&output_);
+  InFlight step = std::move(in_flight_.front());
+  in_flight_.pop_front();
+  if (in_flight_.empty()) watchdog_.SetBusy(false);
   RETURN_IF_ERROR(status);
   heartbeat_.fetch_add(1, std::memory_order_relaxed);
   ++steps_;
 
   const absl::Time now = absl::Now();
-  scheduler_.Commit();
-  // A copy: sequences that end leave the scheduler's list.
-  const std::vector<Scheduler::Scheduled> scheduled = scheduler_.scheduled();
   size_t row = 0;
-  for (const Scheduler::Scheduled& entry : scheduled) {
-    if (entry.samples) TakeToken(entry.sequence, &output_.tokens[row++], now);
+  for (const Scheduler::Scheduled& entry : step.scheduled) {
+    if (!entry.samples) continue;
+    SampledToken* token = &output_.tokens[row++];
+    if (entry.sequence != nullptr) TakeToken(entry.sequence, token, now);
   }
-  if (options_.observer != nullptr) {
-    options_.observer->OnStep(
-        {.duration = now - begin,
-         .prefill_tokens = static_cast<int32_t>(plan_.tokens.size() - plan_.samples.size()),
-         .generated_tokens = static_cast<int32_t>(plan_.samples.size()),
-         .sequences = static_cast<int32_t>(plan_.sequences.size())});
-  }
+  step.record.duration = now - std::max(step.begin, last_finish_);
+  last_finish_ = now;
+  if (options_.observer != nullptr) options_.observer->OnStep(step.record);
   return absl::OkStatus();
 }
 
@@ -141,6 +177,7 @@ void Engine::Impl::TakeToken(Sequence* sequence, SampledToken* token, absl::Time
     if (options_.observer != nullptr) options_.observer->OnFirstToken(now - sequence->arrival);
   }
   sequence->request.ids.push_back(token->id);
+  --sequence->pending;
   RequestEvent event;
   event.ids.push_back(token->id);
   if (sequence->request.logprobs >= 0) event.logprobs.push_back(std::move(token->logprobs));
@@ -194,6 +231,11 @@ void Engine::Impl::Finish(Sequence* sequence, RequestEvent event, absl::Time now
 }
 
 void Engine::Impl::Discard(Sequence* sequence, absl::Time now) {
+  for (InFlight& step : in_flight_) {
+    for (Scheduler::Scheduled& entry : step.scheduled) {
+      if (entry.sequence == sequence) entry.sequence = nullptr;
+    }
+  }
   scheduler_.Remove(sequence);
   if (!sequence->first_step.has_value()) admission_.Leave(sequence->queued_tokens, now);
   sequences_.erase(RequestKey(sequence->sink.get(), sequence->request.id));

@@ -83,18 +83,20 @@ class LocalModel::Impl {
   absl::Status Start(Options options) {
     const ModelSource source{options.directory, options.random_weights};
     ASSIGN_OR_RETURN(config_, LoadConfig(source));
-    ASSIGN_OR_RETURN(type_, ParseComputeType(options.dtype, options.scoring));
+    ASSIGN_OR_RETURN(type_, ParseComputeType(options.dtype, options.device, options.scoring));
     RETURN_IF_ERROR(CheckTp(config_, options.tp));
     if (options.device == "null") return absl::OkStatus();
-    if (options.device != "cpu") {
-      return InvalidArgument("device is \"{}\", want cpu or null", options.device);
+    if (options.device != "cpu" && options.device != "cuda") {
+      return InvalidArgument("device is \"{}\", want cpu, cuda or null", options.device);
     }
     const int threads =
         options.threads > 0 ? options.threads : std::max(1, AvailableCpus() / options.tp);
     ModelRank::Options rank_options{.source = source,
+                                    .device = options.device,
                                     .type = type_,
                                     .tp = options.tp,
                                     .kv_memory = options.kv_memory,
+                                    .batch_invariant = options.batch_invariant,
                                     .threads = threads,
                                     .progress = options.progress,
                                     .message = options.message};
@@ -162,8 +164,8 @@ class LocalModel::Impl {
   ModelConfig config_;
   ComputeType type_ = ComputeType::kFloat32;
   Followers followers_;
-  std::unique_ptr<ModelRank> rank_;        // null for the null device
-  std::unique_ptr<CpuExecutor> executor_;  // until the engine has it
+  std::unique_ptr<ModelRank> rank_;     // null for the null device
+  std::unique_ptr<Executor> executor_;  // until the engine has it
   std::unique_ptr<Engine> engine_;
 };
 

@@ -27,12 +27,14 @@ class LocalModel {
     // The model's folder; ignored when random_weights names a preset.
     std::string directory;
     std::string random_weights;
-    // "cpu", or "null": no weights, ids by formula.
+    // "cpu", "cuda", or "null": no weights, ids by formula.
     std::string device = "cpu";
     std::string dtype = "auto";
     // For score: dtype auto means fp32.
     bool scoring = false;
     int tp = 1;
+    // On a GPU: an id does not depend on what else runs. A CPU is always so.
+    bool batch_invariant = false;
     // Bytes of KV cache over all ranks; unset = from the memory that is there.
     std::optional<uint64_t> kv_memory;
     // Threads of this rank; 0 = the processors divided among the ranks.

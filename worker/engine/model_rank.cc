@@ -12,6 +12,7 @@
 #include "model/checkpoint/checkpoint.h"
 #include "model/comm/shared_memory.h"
 #include "model/forward/tp_group.h"
+#include "worker/engine/cpu_executor.h"
 #include "worker/engine/memory_plan.h"
 
 namespace hanlin {
@@ -45,10 +46,12 @@ absl::StatusOr<ModelConfig> LoadConfig(const ModelSource& source) {
   return LoadModelConfig(directory);
 }
 
-absl::StatusOr<ComputeType> ParseComputeType(std::string_view dtype, bool scoring) {
+absl::StatusOr<ComputeType> ParseComputeType(std::string_view dtype, std::string_view device,
+                                             bool scoring) {
   if (dtype == "fp32") return ComputeType::kFloat32;
   if (dtype == "bf16") return ComputeType::kBFloat16;
   if (dtype != "auto") return InvalidArgument("dtype is \"{}\", want auto, fp32 or bf16", dtype);
+  if (device == "cuda") return ComputeType::kBFloat16;
   const bool has_bf16 = ActiveIsa() == Isa::kAvx512Bf16;
   return has_bf16 && !scoring ? ComputeType::kBFloat16 : ComputeType::kFloat32;
 }
@@ -68,8 +71,11 @@ absl::StatusOr<std::unique_ptr<ModelRank>> ModelRank::Create(Options options) {
   const int threads =
       options.threads > 0 ? options.threads : std::max(1, AvailableCpus() / options.tp);
   rank->pool_ = std::make_unique<ThreadPool>(threads);
+  if (options.device == "cuda" && options.tp > 1) {
+    return Unimplemented("tensor parallelism over GPUs: the degree is {}, want 1", options.tp);
+  }
   RETURN_IF_ERROR(rank->JoinGroup(options));
-  RETURN_IF_ERROR(rank->AgreeOnBlocks(options));
+  if (options.device != "cuda") RETURN_IF_ERROR(rank->AgreeOnBlocks(options));
   RETURN_IF_ERROR(rank->Load(options));
   return rank;
 }
@@ -129,6 +135,18 @@ absl::Status ModelRank::Load(const Options& options) {
   } else {
     checkpoint = Checkpoint::Random(config_);
   }
+  if (options.device == "cuda") {
+    ASSIGN_OR_RETURN(cuda_, CudaRank::Create({.checkpoint = checkpoint.get(),
+                                              .type = type_,
+                                              .kv_memory = options.kv_memory,
+                                              .max_running = options.max_running,
+                                              .batch_invariant = options.batch_invariant,
+                                              .pool = pool_.get(),
+                                              .progress = options.progress,
+                                              .heartbeat = &heartbeat_}));
+    num_kv_blocks_ = cuda_->num_kv_blocks();
+    return absl::OkStatus();
+  }
   ASSIGN_OR_RETURN(model_, GptModel::Create({.checkpoint = checkpoint.get(),
                                              .compute_type = type_,
                                              .communicator = communicator_.get(),
@@ -139,10 +157,16 @@ absl::Status ModelRank::Load(const Options& options) {
   return communicator_->WaitForAll(kLoadTimeout);
 }
 
-std::unique_ptr<CpuExecutor> ModelRank::MakeExecutor() {
+std::unique_ptr<Executor> ModelRank::MakeExecutor() {
+  if (cuda_ != nullptr) return cuda_->MakeExecutor();
   return std::make_unique<CpuExecutor>(model_.get(), communicator_.get(), pool_.get());
 }
 
 absl::Status ModelRank::Follow() { return FollowerLoop(model_.get(), communicator_.get()); }
+
+std::optional<DeviceMetrics> ModelRank::device_metrics() const {
+  if (cuda_ == nullptr) return std::nullopt;
+  return cuda_->metrics();
+}
 
 }  // namespace hanlin

@@ -20,7 +20,8 @@
 #include "model/comm/communicator.h"
 #include "model/config/config.h"
 #include "model/forward/model.h"
-#include "worker/engine/cpu_executor.h"
+#include "worker/engine/cuda_rank.h"
+#include "worker/engine/executor.h"
 
 namespace hanlin {
 
@@ -31,9 +32,10 @@ struct ModelSource {
 };
 absl::StatusOr<ModelConfig> LoadConfig(const ModelSource& source);
 
-// Names of --dtype to the type computed in. "auto": fp32 for scoring and on processors without bf16
-// instructions, else bf16. INVALID_ARGUMENT for another name.
-absl::StatusOr<ComputeType> ParseComputeType(std::string_view dtype, bool scoring);
+// Names of --dtype to the type computed in. "auto": on a GPU bf16; on a CPU fp32 for scoring and on
+// processors without bf16 instructions, else bf16. INVALID_ARGUMENT for another name.
+absl::StatusOr<ComputeType> ParseComputeType(std::string_view dtype, std::string_view device,
+                                             bool scoring);
 // "fp32" or "bf16".
 std::string_view ToString(ComputeType type);
 
@@ -41,6 +43,7 @@ class ModelRank {
  public:
   struct Options {
     ModelSource source;
+    std::string device = "cpu";  // or "cuda"
     ComputeType type = ComputeType::kFloat32;
     int rank = 0;
     int tp = 1;
@@ -51,6 +54,7 @@ class ModelRank {
     // Bytes of KV cache over all ranks; rank 0's counts. Unset = from the memory that is there.
     std::optional<uint64_t> kv_memory;
     int32_t max_running = 256;
+    bool batch_invariant = false;  // on a GPU; a CPU always is
     // 0 = the processors divided among the ranks.
     int threads = 0;
     std::function<void(double)> progress;           // part of the weights that is loaded, 0..1
@@ -65,9 +69,12 @@ class ModelRank {
   std::atomic<uint64_t>* heartbeat() { return &heartbeat_; }
 
   // Rank 0: what runs steps on the group. The rank must outlive it.
-  std::unique_ptr<CpuExecutor> MakeExecutor();
+  std::unique_ptr<Executor> MakeExecutor();
   // Ranks 1..: works for rank 0 until it shuts the group down (OK) or the group ends (UNAVAILABLE).
   absl::Status Follow();
+
+  // Of a GPU; nothing on a CPU. Any thread.
+  std::optional<DeviceMetrics> device_metrics() const;
 
  private:
   ModelRank() = default;
@@ -82,7 +89,9 @@ class ModelRank {
   std::atomic<uint64_t> heartbeat_ = 0;
   std::unique_ptr<ThreadPool> pool_;
   std::unique_ptr<Communicator> communicator_;
+  // One of them.
   std::unique_ptr<GptModel> model_;
+  std::unique_ptr<CudaRank> cuda_;
 };
 
 }  // namespace hanlin

@@ -16,7 +16,7 @@
 
 namespace hanlin {
 
-class NullExecutor : public Executor {
+class NullExecutor : public SyncExecutor {
  public:
   struct Options {
     ModelConfig config;

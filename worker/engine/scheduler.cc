@@ -50,6 +50,7 @@ void Scheduler::ScheduleRunning(bool decoding, int32_t* budget) {
   for (size_t i = 0; i < running_.size() && *budget > 0; ++i) {
     Sequence* sequence = running_[i];
     if (sequence->paused || (sequence->remaining() == 1) != decoding) continue;
+    if (sequence->pending > 0 && sequence->ends_by_length()) continue;
     const int32_t wanted = std::min(sequence->remaining(), *budget);
     if (GrowTo(sequence, sequence->computed + wanted, budget)) {
       Schedule(sequence, wanted, budget);
@@ -65,7 +66,7 @@ void Scheduler::ScheduleRunning(bool decoding, int32_t* budget) {
 void Scheduler::AdmitWaiting(int32_t* budget) {
   for (size_t i = 0; i < waiting_.size() && *budget > 0 && num_running() < options_.max_running;) {
     Sequence* sequence = waiting_[i];
-    if (sequence->paused) {
+    if (sequence->paused || sequence->pending > 0) {  // preempted with a draw under way
       ++i;
       continue;
     }
@@ -119,7 +120,7 @@ int64_t Scheduler::PromisedBlocks() const {
   int64_t blocks = 0;
   for (const Sequence* sequence : running_) {
     blocks += std::max<int64_t>(
-        0, BlocksFor(sequence->num_ids()) - static_cast<int64_t>(sequence->blocks.size()));
+        0, BlocksFor(sequence->total_ids()) - static_cast<int64_t>(sequence->blocks.size()));
   }
   return blocks;
 }
@@ -155,7 +156,7 @@ void Scheduler::Fill(StepPlan* plan) const {
   plan->Clear();
   for (const Scheduled& scheduled : scheduled_) {
     const Sequence& sequence = *scheduled.sequence;
-    const auto first = sequence.ids().begin() + sequence.computed;
+    const std::span<const int32_t> ids = sequence.ids();
     const int32_t num_blocks =
         static_cast<int32_t>(BlocksFor(sequence.computed + scheduled.num_tokens));
     plan->sequences.push_back({.first_token = static_cast<int32_t>(plan->tokens.size()),
@@ -163,14 +164,21 @@ void Scheduler::Fill(StepPlan* plan) const {
                                .context_tokens = sequence.computed,
                                .first_block = static_cast<int32_t>(plan->block_table.size()),
                                .num_blocks = num_blocks});
-    plan->tokens.insert(plan->tokens.end(), first, first + scheduled.num_tokens);
+    const std::span<const int32_t> rest = ids.subspan(sequence.computed);
+    const size_t known = std::min<size_t>(scheduled.num_tokens, rest.size());
+    plan->tokens.insert(plan->tokens.end(), rest.begin(), rest.begin() + known);
+    if (known < static_cast<size_t>(scheduled.num_tokens)) {
+      plan->tokens.push_back(-1 - sequence.drawn_row);
+    }
     plan->block_table.insert(plan->block_table.end(), sequence.blocks.begin(),
                              sequence.blocks.begin() + num_blocks);
     if (!scheduled.samples) continue;
     plan->logit_rows.push_back(static_cast<int32_t>(plan->tokens.size()) - 1);
-    const bool too_short = sequence.num_generated() < sequence.request.min_new_tokens;
+    const int32_t generated = sequence.num_generated() + sequence.pending;
+    const bool too_short = generated < sequence.request.min_new_tokens;
     plan->samples.push_back({.request = &sequence.request,
-                             .ids = sequence.ids(),
+                             .ids = ids,
+                             .position = sequence.total_ids(),
                              .banned = too_short ? std::span<const int32_t>(sequence.banned)
                                                  : std::span<const int32_t>()});
   }
@@ -182,7 +190,8 @@ void Scheduler::Commit() {
     Sequence& sequence = *scheduled.sequence;
     sequence.computed += scheduled.num_tokens;
     const std::span<const int32_t> ids = sequence.ids();
-    while ((sequence.known_blocks + 1) * options_.block_tokens <= sequence.computed) {
+    const int32_t known = std::min(sequence.computed, sequence.num_ids());
+    while ((sequence.known_blocks + 1) * options_.block_tokens <= known) {
       sequence.chain = cache_.Insert(
           sequence.chain, ids.subspan(sequence.known_blocks * block_tokens, block_tokens),
           sequence.blocks[sequence.known_blocks]);

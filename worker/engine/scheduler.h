@@ -52,7 +52,8 @@ class Scheduler {
   };
   // The sequences of the last plan, in its order.
   const std::vector<Scheduled>& scheduled() const { return scheduled_; }
-  // The last plan was computed: its tokens are in the cache. Call before new ids are appended.
+  // The last plan runs: its tokens will be in the cache before those of any later one. Call before
+  // the ids that it draws are appended, or counted as pending.
   void Commit();
 
   // Whether a sequence of `num_tokens` can run when it is alone.

@@ -30,6 +30,11 @@ struct Sequence {
   int32_t preemptions = 0;
   std::optional<int32_t> cached_prompt_tokens;  // set when it first runs
 
+  // Kept by the engine: draws that are under way, one per step in flight that samples it, and its
+  // row in the newest of these steps.
+  int32_t pending = 0;
+  int32_t drawn_row = 0;
+
   // Kept by the engine.
   int64_t queued_tokens = 0;  // counted by Admission while it has not run
   absl::Time arrival;
@@ -39,8 +44,12 @@ struct Sequence {
   const std::vector<int32_t>& ids() const { return request.ids; }
   int32_t num_ids() const { return static_cast<int32_t>(request.ids.size()); }
   int32_t num_generated() const { return num_ids() - request.num_prompt_tokens; }
+  // With those being drawn.
+  int32_t total_ids() const { return num_ids() + pending; }
   // Ids that are not in the cache: 1 for a sequence that decodes.
-  int32_t remaining() const { return num_ids() - computed; }
+  int32_t remaining() const { return total_ids() - computed; }
+  // The draws under way are its last ones.
+  bool ends_by_length() const { return num_generated() + pending >= request.max_new_tokens; }
 };
 
 }  // namespace hanlin

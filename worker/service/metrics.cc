@@ -22,7 +22,8 @@ prometheus::Histogram& Histogram(prometheus::Registry& registry, const char* nam
 }  // namespace
 
 WorkerMetrics::WorkerMetrics(prometheus::Registry& registry)
-    : requests_(prometheus::BuildCounter()
+    : registry_(registry),
+      requests_(prometheus::BuildCounter()
                     .Name("hanlin_worker_requests_total")
                     .Help("Requests that ended, by status code")
                     .Register(registry)),
@@ -88,6 +89,23 @@ void WorkerMetrics::SetLoad(const EngineLoad& load) {
   running_.Set(load.running_requests);
   kv_used_.Set(static_cast<double>(load.used_kv_blocks));
   kv_total_.Set(static_cast<double>(load.total_kv_blocks));
+}
+
+void WorkerMetrics::SetDevice(const DeviceMetrics& metrics) {
+  if (memory_used_ == nullptr) {
+    memory_used_ = &Gauge(registry_, "hanlin_worker_gpu_memory_used_bytes",
+                          "Memory of the GPU in use, by all processes");
+    memory_total_ = &Gauge(registry_, "hanlin_worker_gpu_memory_bytes", "Memory of the GPU");
+    graph_replays_ = &Counter(registry_, "hanlin_worker_graph_replays_total",
+                              "Steps that ran as one CUDA graph");
+    eager_passes_ = &Counter(registry_, "hanlin_worker_eager_passes_total",
+                             "Passes whose kernels were launched one by one");
+  }
+  memory_used_->Set(static_cast<double>(metrics.memory_used));
+  memory_total_->Set(static_cast<double>(metrics.memory_total));
+  graph_replays_->Increment(static_cast<double>(metrics.graph_replays - device_.graph_replays));
+  eager_passes_->Increment(static_cast<double>(metrics.eager_passes - device_.eager_passes));
+  device_ = metrics;
 }
 
 void WorkerMetrics::CountRequest(absl::StatusCode code) {

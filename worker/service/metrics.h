@@ -5,6 +5,7 @@
 #include <string>
 
 #include "common/obs/metrics.h"
+#include "worker/engine/cuda_rank.h"
 #include "worker/engine/engine.h"
 
 namespace hanlin {
@@ -20,10 +21,13 @@ class WorkerMetrics final : public EngineObserver {
 
   // Sets the gauges.
   void SetLoad(const EngineLoad& load);
+  // Of a GPU. The families appear with the first call.
+  void SetDevice(const DeviceMetrics& metrics);
 
  private:
   void CountRequest(absl::StatusCode code);
 
+  prometheus::Registry& registry_;
   prometheus::Family<prometheus::Counter>& requests_;  // by code
   prometheus::Counter& prompt_tokens_;
   prometheus::Counter& cached_prompt_tokens_;
@@ -38,6 +42,12 @@ class WorkerMetrics final : public EngineObserver {
   prometheus::Histogram& time_to_first_token_seconds_;
   prometheus::Histogram& time_per_output_token_seconds_;
   prometheus::Histogram& step_seconds_;
+  // Of a GPU.
+  prometheus::Gauge* memory_used_ = nullptr;
+  prometheus::Gauge* memory_total_ = nullptr;
+  prometheus::Counter* graph_replays_ = nullptr;
+  prometheus::Counter* eager_passes_ = nullptr;
+  DeviceMetrics device_;  // the last ones
 };
 
 }  // namespace hanlin

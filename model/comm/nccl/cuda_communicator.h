@@ -27,6 +27,10 @@ class CudaCommunicator {
   virtual absl::Status GatherColumns(const float* shard, int64_t rows, int64_t columns,
                                      float* scratch, float* out, const CudaStream& stream) = 0;
 
+  // What the stream holds up to here must be done within the group's timeout, else the group is
+  // aborted. Not inside a capture.
+  virtual absl::Status Watch(const CudaStream& stream) = 0;
+
   // OK while the group lives. Any thread.
   virtual absl::Status Check() = 0;
   // Ends the group: what is in streams is given up. Any thread; the first call wins.

@@ -65,7 +65,7 @@ absl::Status CudaGptModel::Begin(const StepBatch& batch, std::span<const CudaSam
   }
   if (in_flight_ == kMaxInFlight) return FailedPrecondition("{} steps are in flight", in_flight_);
   RETURN_IF_CUDA_ERROR(cudaSetDevice(device_.ordinal));
-  if (++steps_ == FaultStep()) RETURN_IF_CUDA_ERROR(LaunchFault(stream_.get()));
+  if (IsFaultStep(++steps_)) RETURN_IF_CUDA_ERROR(LaunchFault(stream_.get()));
 
   Slot& slot = slots_[next_slot_];
   const std::vector<Pass> passes = CutIntoPasses(batch, max_tokens_);
@@ -80,6 +80,7 @@ absl::Status CudaGptModel::Begin(const StepBatch& batch, std::span<const CudaSam
     RETURN_IF_ERROR(BeginEager(passes, samples, &slot));
   }
   RETURN_IF_ERROR(DownloadDraws(samples, &slot));
+  if (communicator_ != nullptr) RETURN_IF_ERROR(communicator_->Watch(stream_));
   next_slot_ = (next_slot_ + 1) % kMaxInFlight;
   ++in_flight_;
   last_rows_ = static_cast<int32_t>(samples.size());

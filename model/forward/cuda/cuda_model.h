@@ -95,8 +95,6 @@ class CudaGptModel : public ForwardModel {
 
   // KV bytes of one block on one rank, keys and values of all layers.
   static uint64_t KvBlockBytes(const ModelConfig& config, ComputeType type, int tp_size);
-  // The smallest bucket that holds `rows`; more than kMaxBucket: none. Pure.
-  static std::optional<int32_t> BucketOf(int32_t rows);
 
  private:
   struct Graph {

@@ -83,12 +83,6 @@ uint64_t CudaGptModel::KvBlockBytes(const ModelConfig& config, ComputeType type,
   return PagedKvBlockBytes(type, config.num_heads / tp_size, config.head_dim) * config.num_layers;
 }
 
-std::optional<int32_t> CudaGptModel::BucketOf(int32_t rows) {
-  const auto bucket = std::ranges::lower_bound(kBuckets, rows);
-  if (rows < 1 || bucket == std::end(kBuckets)) return std::nullopt;
-  return *bucket;
-}
-
 // Said before anything is loaded.
 absl::Status CudaGptModel::CheckMemory(const Options& options) const {
   const int tp = TpSize(options);

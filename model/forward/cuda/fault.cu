@@ -1,4 +1,6 @@
 // See fault.h.
+#include <unistd.h>
+
 #include <cstdlib>
 
 #include "model/forward/cuda/fault.h"
@@ -10,9 +12,12 @@ __global__ void WriteNowhere(volatile int* nowhere) { *nowhere = 1; }
 
 }  // namespace
 
-uint64_t FaultStep() {
-  const char* const step = std::getenv("HANLIN_FAILPOINT_CUDA_FAULT");
-  return step == nullptr ? 0 : std::strtoull(step, nullptr, 10);
+bool IsFaultStep(uint64_t step) {
+  static const char* const value = std::getenv("HANLIN_FAILPOINT_CUDA_FAULT");
+  if (value == nullptr) return false;
+  char* end = nullptr;
+  if (std::strtoull(value, &end, 10) != step) return false;
+  return *end != ':' || unlink(end + 1) == 0;
 }
 
 cudaError_t LaunchFault(cudaStream_t stream) {

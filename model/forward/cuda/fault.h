@@ -1,5 +1,6 @@
 // A fault on purpose, for tests of what happens then: HANLIN_FAILPOINT_CUDA_FAULT=N in the
-// environment makes step N (from 1) of a model write where there is no memory.
+// environment makes step N (from 1) of a model write where there is no memory. N:FILE does so only
+// if FILE exists, and removes it: the process that is started next does not fault again.
 #ifndef HANLIN_MODEL_FORWARD_CUDA_FAULT_H_
 #define HANLIN_MODEL_FORWARD_CUDA_FAULT_H_
 
@@ -9,8 +10,8 @@
 
 namespace hanlin {
 
-// N of the environment; 0: never.
-uint64_t FaultStep();
+// Whether `step` is the one.
+bool IsFaultStep(uint64_t step);
 // A kernel that faults.
 cudaError_t LaunchFault(cudaStream_t stream);
 

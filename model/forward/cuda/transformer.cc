@@ -8,6 +8,7 @@
 #include "kernels/embed/cuda/embed.h"
 #include "kernels/gemv/cuda/gemv.h"
 #include "kernels/norm/cuda/layer_norm.h"
+#include "model/forward/cuda/gather.h"
 
 namespace hanlin {
 namespace {
@@ -18,8 +19,10 @@ constexpr int64_t kFirstPreparedRows = 192;
 
 // Sizes of the activations, in bytes; zero for what is not needed.
 struct Sizes {
-  uint64_t x, delta, normed, qkv, attention, mlp, shard, scratch;
-  uint64_t total() const { return x + delta + normed + qkv + attention + mlp + shard + scratch; }
+  uint64_t x, delta, normed, qkv, attention, mlp, tail_x, tail_attention, shard, scratch;
+  uint64_t total() const {
+    return x + delta + normed + qkv + attention + mlp + tail_x + tail_attention + shard + scratch;
+  }
 };
 
 Sizes SizesOf(const CudaTransformer::Options& options) {
@@ -40,6 +43,8 @@ Sizes SizesOf(const CudaTransformer::Options& options) {
           .qkv = round(3 * tokens * (hidden / tp) * typed),
           .attention = round(tokens * (hidden / tp) * typed),
           .mlp = round(tokens * (config.ffn_size / tp) * typed),
+          .tail_x = round(options.max_logit_rows * hidden * sizeof(float)),
+          .tail_attention = round(options.max_logit_rows * (hidden / tp) * typed),
           .shard = sharded ? round(logits / tp) : 0,
           .scratch = sharded ? round(logits) : 0};
 }
@@ -83,6 +88,8 @@ absl::StatusOr<std::unique_ptr<CudaTransformer>> CudaTransformer::Create(const O
   take(sizes.qkv, &made->qkv_);
   take(sizes.attention, &made->attention_);
   take(sizes.mlp, &made->mlp_);
+  take(sizes.tail_x, &made->tail_x_);
+  take(sizes.tail_attention, &made->tail_attention_);
   take(sizes.shard, &made->shard_);
   take(sizes.scratch, &made->scratch_);
   return made;
@@ -159,8 +166,30 @@ absl::Status CudaTransformer::Embed(const Pass& pass, const CudaStream& stream) 
       stream.get());
 }
 
+// Where most rows are not wanted behind the last attention, as in a prefill, the rest of the last
+// layer leaves them out.
+bool CudaTransformer::CutsRows(const Pass& pass) const {
+  return pass.shape.segments > 0 && pass.shape.logit_rows <= options_.max_logit_rows &&
+         2 * pass.shape.logit_rows <= pass.shape.tokens;
+}
+
+absl::Status CudaTransformer::CutRows(const Pass& pass, const CudaStream& stream) {
+  const size_t hidden = options_.config.hidden_size;
+  residual_ = tail_x_;
+  if (pass.shape.logit_rows == 0) return absl::OkStatus();
+  return CudaStatus(
+      LaunchGather({.rows = pass.shape.logit_rows,
+                    .index = pass.plan.row_index,
+                    .from = {x_, attention_},
+                    .to = {tail_x_, tail_attention_},
+                    .row_bytes = {hidden * sizeof(float), hidden / tp() * SizeOf(options_.type)}},
+                   stream.get()),
+      "launch of gather");
+}
+
 absl::Status CudaTransformer::Layers(const Pass& pass, const CudaStream& stream) {
-  const int64_t rows = pass.shape.tokens;
+  int64_t rows = pass.shape.tokens;
+  residual_ = x_;
   const LinearEpilogue gelu = options_.config.gelu == GeluKind::kTanh ? LinearEpilogue::kGeluTanh
                                                                       : LinearEpilogue::kGeluErf;
   pending_ = false;
@@ -177,7 +206,14 @@ absl::Status CudaTransformer::Layers(const Pass& pass, const CudaStream& stream)
     RETURN_IF_ERROR(NormLinear(rows, w.ln1_weight, w.ln1_bias, nullptr, w.qkv, w.qkv_bias,
                                LinearEpilogue::kNone, qkv_, stream));
     RETURN_IF_ERROR(Attend(pass, layer, stream));
-    RETURN_IF_ERROR(RowParallel(rows, w.attention_out, w.attention_bias, attention_, stream));
+    const std::byte* attention = attention_;
+    if (layer == options_.config.num_layers - 1 && CutsRows(pass)) {
+      RETURN_IF_ERROR(CutRows(pass, stream));
+      attention = tail_attention_;
+      rows = pass.shape.logit_rows;
+      if (rows == 0) return absl::OkStatus();
+    }
+    RETURN_IF_ERROR(RowParallel(rows, w.attention_out, w.attention_bias, attention, stream));
     RETURN_IF_ERROR(NormLinear(rows, w.ln2_weight, w.ln2_bias, nullptr, w.mlp_up, w.mlp_up_bias,
                                gelu, mlp_, stream));
     RETURN_IF_ERROR(RowParallel(rows, w.mlp_down, w.mlp_down_bias, mlp_, stream));
@@ -278,7 +314,7 @@ absl::Status CudaTransformer::NormLinear(int64_t rows, const CudaVector& norm_we
                  .batch = batch,
                  .weight = static_cast<const BFloat16*>(weight.data),
                  .input = GemvInput::kLayerNorm,
-                 .x = x_,
+                 .x = residual_,
                  .norm_weight = norm_weight.data,
                  .norm_bias = norm_bias.data,
                  .epsilon = options_.config.layernorm_epsilon,
@@ -289,7 +325,7 @@ absl::Status CudaTransformer::NormLinear(int64_t rows, const CudaVector& norm_we
   }
   RETURN_IF_ERROR(CudaLayerNorm({.rows = rows,
                                  .width = options_.config.hidden_size,
-                                 .x = x_,
+                                 .x = residual_,
                                  .row_index = row_index,
                                  .delta = pending_ ? delta_ : nullptr,
                                  .delta_bias = pending_ ? pending_bias_ : nullptr,
@@ -307,7 +343,8 @@ absl::Status CudaTransformer::RowParallel(int64_t rows, const CudaMatrix& weight
                                           const CudaVector& bias, const void* in,
                                           const CudaStream& stream) {
   if (options_.communicator == nullptr) {
-    return linear_->Run(Product(rows, weight, bias, LinearEpilogue::kResidual, in, x_), stream);
+    return linear_->Run(Product(rows, weight, bias, LinearEpilogue::kResidual, in, residual_),
+                        stream);
   }
   RETURN_IF_ERROR(
       linear_->Run(Product(rows, weight, {}, LinearEpilogue::kFloat32, in, delta_), stream));
@@ -321,7 +358,9 @@ absl::Status CudaTransformer::RowParallel(int64_t rows, const CudaMatrix& weight
 absl::Status CudaTransformer::Logits(const Pass& pass, int32_t begin, int32_t count, float* out,
                                      const CudaStream& stream) {
   const CudaWeights& w = *options_.weights;
-  const int32_t* const rows = pass.all_rows ? nullptr : pass.plan.row_index + begin;
+  // Behind a cut the rows are those of the residual stream, and one call takes them all.
+  const bool all = pass.all_rows || residual_ == tail_x_;
+  const int32_t* const rows = all ? nullptr : pass.plan.row_index + begin;
   float* const y = options_.communicator == nullptr ? out : shard_;
   const bool pending = pending_;
   RETURN_IF_ERROR(NormLinear(count, w.final_ln_weight, w.final_ln_bias, rows, w.word_embedding, {},

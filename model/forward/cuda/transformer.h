@@ -88,6 +88,8 @@ class CudaTransformer {
   absl::Status DecodeBlocks(const Pass& pass, const CudaStream& stream);
   PagedKv KvOfLayer(const Pass& pass, int layer) const;
   absl::Status Attend(const Pass& pass, int layer, const CudaStream& stream);
+  bool CutsRows(const Pass& pass) const;
+  absl::Status CutRows(const Pass& pass, const CudaStream& stream);
   // y = epilogue(LN(x) W^T + bias), what is still to be added to x before.
   absl::Status NormLinear(int64_t rows, const CudaVector& norm_weight, const CudaVector& norm_bias,
                           const int32_t* row_index, const CudaMatrix& weight,
@@ -106,6 +108,7 @@ class CudaTransformer {
   int32_t num_blocks_ = 0;
   const float* pending_bias_ = nullptr;  // of `delta`; null: nothing is pending
   bool pending_ = false;
+  float* residual_ = nullptr;  // x_, or tail_x_ behind a cut
 
   // "type" is the compute type; T tokens, heads and widths of this rank.
   DeviceBuffer<std::byte> memory_;
@@ -115,8 +118,10 @@ class CudaTransformer {
   std::byte* qkv_ = nullptr;        // type [T, 3, heads, head_dim]
   std::byte* attention_ = nullptr;  // type [T, heads, head_dim]
   std::byte* mlp_ = nullptr;        // type [T, ffn]
-  float* shard_ = nullptr;          // [max_logit_rows, vocabulary / tp] with a communicator
-  float* scratch_ = nullptr;        // [max_logit_rows, vocabulary] with a communicator
+  float* tail_x_ = nullptr;         // [max_logit_rows, h] rows that go on behind the last attention
+  std::byte* tail_attention_ = nullptr;  // type [max_logit_rows, heads, head_dim]
+  float* shard_ = nullptr;               // [max_logit_rows, vocabulary / tp] with a communicator
+  float* scratch_ = nullptr;             // [max_logit_rows, vocabulary] with a communicator
 
   // Of decode blocks; empty for models that have none and before Prepare. A second copy of the
   // layers' weights: their shape is that of a small model.

@@ -1,0 +1,16 @@
+// See cuda_bench.h: of a build without CUDA.
+#include "cli/bench/cuda_bench.h"
+
+namespace hanlin::cli {
+namespace {
+
+absl::Status Missing() {
+  return absl::FailedPreconditionError("--device is cuda, but this program was built without CUDA");
+}
+
+}  // namespace
+
+absl::StatusOr<Json> BenchCudaDecode(const ForwardBenchOptions&) { return Missing(); }
+absl::StatusOr<Json> BenchCudaPrefill(const ForwardBenchOptions&) { return Missing(); }
+
+}  // namespace hanlin::cli
