@@ -154,7 +154,7 @@ class PodsTest(unittest.TestCase):
         streams = [Stream(self.channel, prompt=f"{i}号\n", **LONG) for i in range(50)]
         for stream in streams:
             self.assertTrue(stream.first.wait(PATIENCE_S))
-        victim = self.worker("worker-a")
+        victim, other = self.worker("worker-a"), self.worker("worker-b")
         victim.kill()
         after = [Stream(self.channel, **SHORT) for _ in range(5)]
         for stream in [*streams, *after]:
@@ -162,10 +162,13 @@ class PodsTest(unittest.TestCase):
         codes = [s.code for s in streams]
         failed = [s for s in streams if s.code != CODE.OK]
         self.assertEqual({s.code for s in failed}, {CODE.UNAVAILABLE}, codes)
-        # The two groups shared the streams; those of the other one ended well.
+        # The two groups shared the streams; those of the other one ended well, all of them.
         self.assertGreater(len(failed), 10)
         self.assertLess(len(failed), 40)
         self.assertEqual([s.code for s in after], [CODE.OK] * 5)
+        ended_well = other.metric(r'hanlin_worker_requests_total\{code="OK"\}')
+        self.assertGreaterEqual(ended_well, len(streams) - len(failed))
+        self.assertEqual(other.metric("hanlin_worker_requests_total"), ended_well)
         self.wait_groups(2)
         victim.refresh()
         self.assertGreaterEqual(victim.restarts(), 1)
