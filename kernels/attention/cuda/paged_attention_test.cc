@@ -439,6 +439,13 @@ TEST_F(PagedAttentionGpuTest, PrefillMatchesTheReferenceAtEdgeLengths) {
   CheckPrefill({kBf16, 3, 24}, segments);
 }
 
+TEST_F(PagedAttentionGpuTest, PrefillMatchesTheReferenceWhereBlocksTakeSeveralItems) {
+  for (int dim : {64, 80, 128}) {
+    CheckPrefill({kBf16, 40, dim},
+                 {{0, 200, 0, 0}, {0, 3, 70, 1}, {0, 130, 10, 2}, {0, 65, 0, 3}, {0, 193, 30, 4}});
+  }
+}
+
 TEST_F(PagedAttentionGpuTest, PrefillMatchesTheReferenceOverALongPrompt) {
   for (int dim : {64, 80, 128}) CheckPrefill({kBf16, 1, dim}, {{0, 547, 1500, 0}});
   CheckPrefill({kBf16, 1, 80}, {{0, 640, 0, 0}});

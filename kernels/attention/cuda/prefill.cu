@@ -19,7 +19,6 @@ namespace hanlin {
 namespace {
 
 using ptx::kTilePositions;
-using ptx::kTileStride;
 
 constexpr int kGroups = 3;  // warpgroups that compute
 constexpr int kGroupRows = 64;
@@ -31,11 +30,13 @@ static_assert(kStages >= kGroups, "a warpgroup leaves up to kGroups - 1 tiles at
 constexpr int kComputeRegisters = 152;
 constexpr int kCopyRegisters = 56;
 
+constexpr int kAlignment = 1024;  // of a tile
+
 template <int kHeadDim>
 struct Shape {
   static constexpr int kChunks = kHeadDim / 8;
-  static constexpr int kTileBytes = kChunks * kTileStride;
-  static constexpr int kSharedBytes = (kGroups + 2 * kStages) * kTileBytes;
+  static constexpr int kTileBytes = ptx::HeadTile<kHeadDim>::kBytes;
+  static constexpr int kSharedBytes = (kGroups + 2 * kStages) * kTileBytes + kAlignment;
 };
 
 __device__ __forceinline__ float Exp2(float x) {
@@ -88,13 +89,12 @@ __device__ __forceinline__ void CopyTiles(const PagedKv& kv, int head, const int
     const int stage = tile % kStages;
     if (tile >= kStages) ptx::BarrierWait(&ring.free[stage], (tile / kStages - 1) % 2);
     const uint8_t* k = cache + block * 2 * value_offset;
-    const uint32_t to =
-        ptx::SharedAddress(stages + stage * 2 * S::kTileBytes) + warp * kPagedKvTokens * 16;
+    const uint32_t to = ptx::SharedAddress(stages + stage * 2 * S::kTileBytes);
     const int exist = length - tile * kTilePositions - warp * kPagedKvTokens;  // rows, if below 16
 #pragma unroll
     for (int j = 0; j < kVectors / 32; ++j) {
       const int row = (lane + j * 32) / S::kChunks, chunk = (lane + j * 32) % S::kChunks;
-      const uint32_t at = to + chunk * kTileStride + row * 16;
+      const uint32_t at = to + ptx::HeadTile<kHeadDim>::Offset(warp * kPagedKvTokens + row, chunk);
       CopyOrZero(at, k + j * 512, row < exist);
       CopyOrZero(at + S::kTileBytes, k + value_offset + j * 512, row < exist);
     }
@@ -158,50 +158,25 @@ __device__ __forceinline__ void Pack(const float (&s)[32], uint32_t (&weights)[4
   for (int i = 0; i < 16; ++i) weights[i / 4][i % 4] = PackBFloat16(s[2 * i], s[2 * i + 1]);
 }
 
-// Issues o += weights V.
-template <int kValues>
-__device__ __forceinline__ void AddValues(const uint32_t (&weights)[4][4], const uint8_t* v_tile,
-                                          float (&o)[kValues]) {
-  const uint64_t v = ptx::TileAlongPositions(v_tile);
-#pragma unroll
-  for (int step = 0; step < kTilePositions / 16; ++step) {
-    ptx::ValueProduct(o, weights[step], v + step * 16);
-  }
-  ptx::WgmmaCommit();
-}
-
-// Issues s = Q K^T.
-template <int kHeadDim>
-__device__ __forceinline__ void ComputeScores(uint64_t q, const uint8_t* k_tile, float (&s)[32]) {
-  const uint64_t k = ptx::TileAlongHead(k_tile);
-#pragma unroll
-  for (int step = 0; step < kHeadDim / 16; ++step) {
-    const int offset = step * (2 * kTileStride / 16);
-    ptx::ScoreProduct(s, q + offset, k + offset, step > 0);
-  }
-  ptx::WgmmaCommit();
-}
-
 // Copies the rows of a warpgroup, zeros from `rows` on, and returns when all of them are there.
 template <int kHeadDim>
-__device__ __forceinline__ uint64_t LoadQueries(const uint4* q, int64_t row_vectors, int rows,
-                                                int group, uint8_t* shared) {
+__device__ __forceinline__ void LoadQueries(const uint4* q, int64_t row_vectors, int rows,
+                                            int group, uint8_t* shared) {
   using S = Shape<kHeadDim>;
 #pragma unroll
   for (int i = threadIdx.x % 128; i < kGroupRows * S::kChunks; i += 128) {
     const int row = i / S::kChunks, chunk = i % S::kChunks;
-    CopyOrZero(ptx::SharedAddress(shared + chunk * kTileStride + row * 16),
+    CopyOrZero(ptx::SharedAddress(shared + ptx::HeadTile<kHeadDim>::Offset(row, chunk)),
                row < rows ? q + row * row_vectors + chunk : q, row < rows);
   }
   asm volatile("cp.async.commit_group;" ::: "memory");
   WaitForCopies<0>();
   asm volatile("barrier.sync %0, 128;" ::"r"(group + 1) : "memory");
-  return ptx::TileAlongHead(shared);
 }
 
 // The rows of a warpgroup: the first `rows` of 64 from position `first` on.
 template <int kHeadDim>
-__device__ __forceinline__ void Attend(uint64_t q, int first, int rows, float scale,
+__device__ __forceinline__ void Attend(const uint8_t* q, int first, int rows, float scale,
                                        const uint8_t* stages, Ring& ring, float (&o)[kHeadDim / 2],
                                        State& state) {
   using S = Shape<kHeadDim>;
@@ -219,7 +194,8 @@ __device__ __forceinline__ void Attend(uint64_t q, int first, int rows, float sc
   {
     float s[32];
     ptx::WgmmaFence();
-    ComputeScores<kHeadDim>(q, stage, s);
+    ptx::TileScores<kHeadDim>(q, stage, s);
+    ptx::WgmmaCommit();
     ptx::WgmmaWait<0>();
     if (unmasked == 0) Mask(lane % 4 * 2, position, s);
     Softmax(s, scale, state, factor);
@@ -231,8 +207,10 @@ __device__ __forceinline__ void Attend(uint64_t q, int first, int rows, float sc
     stage = wait(tile);
     float s[32];
     ptx::WgmmaFence();
-    ComputeScores<kHeadDim>(q, stage, s);
-    AddValues(weights, before + S::kTileBytes, o);
+    ptx::TileScores<kHeadDim>(q, stage, s);
+    ptx::WgmmaCommit();
+    ptx::TileValues<kHeadDim>(weights, before + S::kTileBytes, o);
+    ptx::WgmmaCommit();
     ptx::WgmmaWait<1>();
     if constexpr (decltype(masked)::value) {
       Mask(tile * kTilePositions + lane % 4 * 2, position, s);
@@ -248,7 +226,8 @@ __device__ __forceinline__ void Attend(uint64_t q, int first, int rows, float sc
   for (; tile < unmasked; ++tile) add_tile(tile, std::false_type());
   for (; tile < tiles; ++tile) add_tile(tile, std::true_type());
   ptx::WgmmaFence();
-  AddValues(weights, stage + S::kTileBytes, o);
+  ptx::TileValues<kHeadDim>(weights, stage + S::kTileBytes, o);
+  ptx::WgmmaCommit();
   ptx::WgmmaWait<0>();
 }
 
@@ -278,7 +257,8 @@ __global__ __launch_bounds__(kThreads,
                              1) void PrefillKernel(const __grid_constant__ PrefillAttentionParams p,
                                                    float scale) {
   using S = Shape<kHeadDim>;
-  extern __shared__ __align__(128) uint8_t shared[];
+  extern __shared__ uint8_t unaligned[];
+  uint8_t* shared = unaligned + (-ptx::SharedAddress(unaligned)) % kAlignment;
   __shared__ Ring ring;
   ptx::StartNext();
   ptx::WaitForPrevious();
@@ -310,9 +290,10 @@ __global__ __launch_bounds__(kThreads,
     const int group_rows = min(rows - group * kGroupRows, kGroupRows);
     if (group_rows > 0) {
       const int64_t row = segment.first_token + first + group * kGroupRows;
-      const uint64_t q = LoadQueries<kHeadDim>(
+      uint8_t* q = shared + group * S::kTileBytes;
+      LoadQueries<kHeadDim>(
           static_cast<const uint4*>(p.qkv) + (row * 3 * heads + head) * S::kChunks,
-          int64_t{3} * heads * S::kChunks, group_rows, group, shared + group * S::kTileBytes);
+          int64_t{3} * heads * S::kChunks, group_rows, group, q);
       float o[kHeadDim / 2] = {};
       State state;
       Attend<kHeadDim>(q, position + group * kGroupRows, group_rows, scale, stages, ring, o, state);
