@@ -264,6 +264,28 @@ class PodsTest(unittest.TestCase):
                 self.assertIn(wanted, lines[0])
                 self.cluster.remove(f"wrong-{number}")
 
+    def test_8_a_pod_of_two_ranks_is_a_group_and_one_life(self):
+        def two_ranks(template, container):
+            container["env"] += [{"name": name, "value": value} for name, value in {
+                "HANLIN_TP": "2", "HANLIN_HOST_RANKS": "2", "HANLIN_RANK": "0", "HANLIN_LEADER": "127.0.0.1:7100",
+                "LWS_GROUP_SIZE": "1", "LWS_WORKER_INDEX": "0"}.items()]
+            # podman's volumes belong to root, a cluster's emptyDir to everyone; podman's own /dev/shm will do.
+            template.pop("volumes")
+            container.pop("volumeMounts")
+        self.wait_groups(2)
+        pod = self.cluster.play("hanlin-worker", "pair", two_ranks)
+        self.wait_groups(3)
+        for stream in (streams := [Stream(self.channel, **SHORT) for _ in range(12)]):
+            stream.join()
+        self.assertEqual({s.code for s in streams}, {CODE.OK})
+        self.assertGreater(pod.metric("hanlin_worker_generated_tokens_total"), 0)
+        leader = pod.pid()
+        follower = int(pathlib.Path(f"/proc/{leader}/task/{leader}/children").read_text())
+        os.kill(follower, 9)
+        pods.wait_until(lambda: pod.restarts() == 1 and pod.running(), "the pod started again")
+        self.wait_groups(3)
+        self.cluster.remove("pair")
+
 
 if __name__ == "__main__":
     unittest.main(verbosity=2)
