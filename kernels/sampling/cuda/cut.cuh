@@ -15,8 +15,6 @@
 
 namespace hanlin::sampling {
 
-constexpr int kLevels = 2;  // of histograms
-
 enum class Mass { kCount, kWeight };
 
 // What a search looks at.
@@ -25,8 +23,7 @@ struct Search {
   uint64_t limit;  // kCount: given
   float floor;     // smaller logits do not take part
   float max, scale;
-  int level;
-  int32_t path[kLevels];  // bins of the coarser levels
+  int coarse_bin;  // the one that the fine level divides
 
   // Position on the scale of the bins: falls with x.
   __device__ __forceinline__ float Place(float x) const {
@@ -35,18 +32,14 @@ struct Search {
   static __device__ __forceinline__ int Round(float place) {
     return static_cast<int>(__float_as_uint(place + 0x1p23f) - 0x4b000000u);
   }
-  // The bin of this level; -1 when x lies in another bin of a coarser one.
+  // The bin of this level; -1 when x lies in another coarse bin.
   template <bool kCoarse>
   __device__ __forceinline__ int BinOf(float x) const {
-    float place = Place(x);
-    if constexpr (!kCoarse) {
-      for (int l = 0; l < level; ++l) {
-        const int bin = Round(place);
-        if (bin != path[l]) return -1;
-        place = fminf((place - static_cast<float>(bin) + 0.5f) * kBins, kBins - 1.0f);
-      }
-    }
-    return Round(place);
+    const float place = Place(x);
+    const int bin = Round(place);
+    if (kCoarse) return bin;
+    if (bin != coarse_bin) return -1;
+    return Round(fminf((place - static_cast<float>(bin) + 0.5f) * kBins, kBins - 1.0f));
   }
   template <Mass kMass>
   __device__ __forceinline__ uint32_t MassOf(float x) const {
@@ -69,13 +62,23 @@ __device__ __forceinline__ void Histogram(const Row& row, const Search& search) 
   for (int i = 4 * threadIdx.x; i < row.size; i += 4 * kThreads) {
     const float4 four = FourLogits(i);
     const float x[4] = {four.x, four.y, four.z, four.w};
+    int bin[4];
+    uint32_t mass[4], old[4];
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
-      const int bin = search.BinOf<kCoarse>(x[j]);
-      const uint32_t mass = search.MassOf<kMass>(x[j]);
-      if (x[j] < search.floor || bin < 0 || mass == 0) continue;
-      atomicAdd(&s.low[bin], mass & 0x7fff);
-      if (kMass == Mass::kWeight && mass > 0x7fff) atomicAdd(&s.high[bin], mass >> 15);
+      bin[j] = search.BinOf<kCoarse>(x[j]);
+      mass[j] = search.MassOf<kMass>(x[j]);
+      if (x[j] < search.floor || bin[j] < 0) mass[j] = 0;
+    }
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      if (mass[j] > 0) old[j] = atomicAdd(&s.low[bin[j]], mass[j]);
+    }
+    if constexpr (kMass == Mass::kWeight) {
+#pragma unroll
+      for (int j = 0; j < 4; ++j) {
+        if (mass[j] > 0 && old[j] + mass[j] < old[j]) atomicAdd(&s.high[bin[j]], 1);
+      }
     }
   }
   row.Sync();
@@ -83,18 +86,18 @@ __device__ __forceinline__ void Histogram(const Row& row, const Search& search) 
 
 // Finds the bin in which the limit is crossed, `before` being the mass ahead of all bins; false
 // when all mass lies within the limit. The limit of kWeight is set at the coarse level.
-template <Mass kMass>
+template <Mass kMass, bool kCoarse>
 __device__ __forceinline__ bool FindCrossing(const Row& row, Search& search, uint64_t& before) {
   Scratch& s = Own();
   const int bin = threadIdx.x, lane = bin % 32, warp = bin / 32;
   uint64_t mass = 0;
   if (row.ranks == 1) {
-    mass = (static_cast<uint64_t>(s.high[bin]) << 15) + s.low[bin];
+    mass = static_cast<uint64_t>(s.high[bin]) << 32 | s.low[bin];
   } else {
 #pragma unroll
     for (int r = 0; r < kSampleMaxCluster; ++r) {
       if (r < row.ranks) {
-        mass += (static_cast<uint64_t>(*row.At(&s.high[bin], r)) << 15) + *row.At(&s.low[bin], r);
+        mass += static_cast<uint64_t>(*row.At(&s.high[bin], r)) << 32 | *row.At(&s.low[bin], r);
       }
     }
   }
@@ -109,7 +112,7 @@ __device__ __forceinline__ bool FindCrossing(const Row& row, Search& search, uin
   __syncthreads();
   const uint64_t total = before + WarpSum(s.scan[lane]);
   through += before + WarpSum(lane < warp ? s.scan[lane] : 0);
-  if (kMass == Mass::kWeight && search.level == 0) {
+  if (kMass == Mass::kWeight && kCoarse) {
     search.limit =
         static_cast<uint64_t>(static_cast<double>(search.top_p) * static_cast<double>(total));
   }
@@ -123,18 +126,27 @@ __device__ __forceinline__ bool FindCrossing(const Row& row, Search& search, uin
   return true;
 }
 
-// Puts the ids of the bins [first, last] into rank 0's border; how many there are.
+// Puts the ids of the bins [first, last] into rank 0's border; how many there are. The range of
+// logits that is looked at more closely is a little wider than the bins.
 template <Mass kMass, bool kCoarse>
 __device__ __forceinline__ int CollectBorder(const Row& row, const Search& search, int first,
                                              int last) {
   Scratch* lead = row.At(&Own(), 0);
+  float least = -INFINITY, most = INFINITY;
+  if (kCoarse && last < kBins - 1) {
+    const float slack = fabsf(search.max) * 1e-6f;
+    least = search.max - (static_cast<float>(last) + 0.6f) / search.scale - slack;
+    if (first > 0) most = search.max - (static_cast<float>(first) - 0.6f) / search.scale + slack;
+  }
+  least = fmaxf(least, search.floor);
   for (int i = 4 * threadIdx.x; i < row.size; i += 4 * kThreads) {
     const float4 four = FourLogits(i);
     const float x[4] = {four.x, four.y, four.z, four.w};
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
+      if (x[j] < least || x[j] > most) continue;
       const int bin = search.BinOf<kCoarse>(x[j]);
-      if (bin < first || bin > last || x[j] < search.floor) continue;
+      if (bin < first || bin > last) continue;
       const int at = atomicAdd(&lead->border_count, 1);
       if (at >= kBorder) continue;
       lead->border_x[at] = x[j];
@@ -224,7 +236,7 @@ __device__ __forceinline__ bool FindCutByMaxima(const Row& row, Search& search, 
   atomicAdd(&Own().low[search.BinOf<true>(thread_max)], 1);
   row.Sync();
   uint64_t before = 0;
-  if (!FindCrossing<Mass::kCount>(row, search, before)) return false;
+  if (!FindCrossing<Mass::kCount, true>(row, search, before)) return false;
   const int bin = Own().crossing_bin;
   const int count = CollectBorder<Mass::kCount, true>(row, search, 0, bin);
   if (count <= kBorder) {
@@ -235,14 +247,26 @@ __device__ __forceinline__ bool FindCutByMaxima(const Row& row, Search& search, 
   return false;
 }
 
+// The rest of a search whose coarse crossing bin holds too many ids.
+template <Mass kMass>
+__device__ __noinline__ Cut FindFineCut(Row row, Search search, uint64_t before) {
+  Histogram<kMass, false>(row, search);
+  FindCrossing<kMass, false>(row, search, before);  // there is one: this bin was the coarse one's
+  const int bin = Own().crossing_bin;
+  const int count = CollectBorder<kMass, false>(row, search, bin, bin);
+  if (count <= kBorder) return CutBorder(row, count, before, search.limit);
+  row.Sync();  // everyone has read the count
+  return Bisect<kMass>(row, search);
+}
+
 // The last id before which lies at most the limit; everything when all mass lies within it.
 template <Mass kMass>
-__device__ __noinline__ Cut FindCut(Row row, float top_p, uint64_t limit, float floor,
-                                    Extremes extremes) {
+__device__ __forceinline__ Cut FindCut(const Row& row, float top_p, uint64_t limit, float floor,
+                                       const Extremes& extremes) {
   // Weights end at 21.5 below the largest logit; counting goes further down, not to -infinity.
   const float range = kMass == Mass::kWeight ? 22.0f : 64.0f;
   const float spread = fminf(fmaxf(extremes.max - extremes.min, 1e-30f), range);
-  Search search = {top_p, limit, floor, extremes.max, (kBins - 1) / spread, 0, {}};
+  Search search = {top_p, limit, floor, extremes.max, (kBins - 1) / spread, 0};
   Cut cut;
   if (kMass == Mass::kCount && limit < kBorder / 2 &&
       FindCutByMaxima(row, search, extremes.thread_max, cut)) {
@@ -250,17 +274,12 @@ __device__ __noinline__ Cut FindCut(Row row, float top_p, uint64_t limit, float 
   }
   uint64_t before = 0;
   Histogram<kMass, true>(row, search);
-  for (;;) {
-    if (!FindCrossing<kMass>(row, search, before)) return {-INFINITY, kAnyId};
-    const int bin = Own().crossing_bin;
-    const int count = search.level == 0 ? CollectBorder<kMass, true>(row, search, bin, bin)
-                                        : CollectBorder<kMass, false>(row, search, bin, bin);
-    if (count <= kBorder) return CutBorder(row, count, before, search.limit);
-    row.Sync();  // everyone has read the count
-    search.path[search.level] = bin;
-    if (++search.level == kLevels) return Bisect<kMass>(row, search);
-    Histogram<kMass, false>(row, search);
-  }
+  if (!FindCrossing<kMass, true>(row, search, before)) return {-INFINITY, kAnyId};
+  search.coarse_bin = Own().crossing_bin;
+  const int count = CollectBorder<kMass, true>(row, search, search.coarse_bin, search.coarse_bin);
+  if (count <= kBorder) return CutBorder(row, count, before, search.limit);
+  row.Sync();  // everyone has read the count
+  return FindFineCut<kMass>(row, search, before);
 }
 
 }  // namespace hanlin::sampling

@@ -15,10 +15,8 @@ namespace hanlin::sampling {
 
 constexpr int kThreads = kSampleThreads;
 constexpr int kWarps = kThreads / 32;
-constexpr int kBins = kThreads;       // of a histogram; a thread scans one
-constexpr int kBorder = 256;          // ids compared pairwise
-constexpr int kChunk = 4 * kThreads;  // ids of a bulk copy; a thread takes four of them
-constexpr int kMaxChunks = 16;
+constexpr int kBins = kThreads;  // of a histogram; a thread scans one
+constexpr int kBorder = 256;     // ids compared pairwise
 constexpr uint32_t kFull = 0xffffffffu;
 constexpr int32_t kAnyId = 0x7fffffff;
 
@@ -33,13 +31,11 @@ __device__ __forceinline__ bool Keeps(const Cut& cut, float x, int32_t id) {
 }
 
 struct alignas(16) Scratch {
-  uint32_t low[kBins];           // mass of the bins: the low 15 bits of the ids' masses,
-  uint32_t high[kBins];          // and the rest; neither sum overflows
-  uint64_t arrived[kMaxChunks];  // barriers of the bulk copies
-  uint64_t warp[2][kWarps];      // of reductions, taken in turn
+  uint32_t low[kBins];  // mass of the bins, 64 bits in two halves
+  uint32_t high[kBins];
+  uint64_t warp[2][kWarps];  // of reductions, taken in turn
   uint64_t scan[kWarps];
-  uint64_t best[kWarps];  // Pick of score and id that each warp's load found
-  uint64_t peer[2];       // this block's share of a cluster's reduction, in turn
+  uint64_t peer[2];  // this block's share of a cluster's reduction, in turn
   uint32_t warp_low[2][kWarps];
   uint32_t peer_low[2];
   uint64_t crossing_before;
@@ -60,6 +56,10 @@ __device__ __forceinline__ Scratch& Own() {
 __device__ __forceinline__ float* Logits() { return reinterpret_cast<float*>(&Own() + 1); }
 __device__ __forceinline__ float4 FourLogits(int i) {
   return *reinterpret_cast<const float4*>(Logits() + i);
+}
+
+__device__ __forceinline__ void KeepFour(int i, float4 x) {
+  *reinterpret_cast<float4*>(Logits() + i) = x;
 }
 
 // Orders (value, id) by value ascending, then id descending, so that the largest is the law's pick.
@@ -95,8 +95,7 @@ struct Row {
   int32_t size;   // of the slice, a multiple of 64
   int rank;
   int ranks;
-  int turn = 0;   // of the reductions' buffers
-  int loads = 0;  // phases that Scratch::arrived went through
+  int turn = 0;  // of the reductions' buffers
 
   // Ids of the slice that exist.
   __device__ __forceinline__ int32_t Valid() const { return max(0, min(size, vocabulary - first)); }

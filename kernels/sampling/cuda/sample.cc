@@ -47,10 +47,16 @@ absl::StatusOr<SamplePlan> PlanSample(int rows, int vocabulary, const CudaDevice
     return SharedBytes(SliceOf(vocabulary, cluster)) + kReservedBytes <=
            device.shared_memory_per_block;
   };
+  // A cluster lies within one group of multiprocessors; some of a group's are left over by larger
+  // clusters (an H100 runs 66 of two, 30 of four, 15 of eight).
+  const auto runs_at_once = [&](int cluster) {
+    const int usable = device.multiprocessors * (cluster > 2 ? 9 : 10) / 10;
+    return cluster * rows <= usable;
+  };
   int cluster = 1;
   while (cluster < kSampleMaxCluster &&
-         (!fits(cluster) || (2 * cluster * rows <= device.multiprocessors &&
-                             SliceOf(vocabulary, 2 * cluster) >= kLeastSlice))) {
+         (!fits(cluster) ||
+          (runs_at_once(2 * cluster) && SliceOf(vocabulary, 2 * cluster) >= kLeastSlice))) {
     cluster *= 2;
   }
   if (!fits(cluster)) {

@@ -1,9 +1,6 @@
 // The sampling kernel. A cluster of blocks holds one row; block `rank` the ids [rank * slice, ...).
-//
-// The draw goes along with the load, where memory is what the time is spent on: each warp knows the
-// best of its ids by logit + noise before any filter. Mostly the best of them all is kept by the
-// filters (cut.cuh), and that is the answer; warps whose best is not kept, but might hide a better
-// one than the best that is, are looked at again.
+// Steps 1 to 3 of the law on the way into shared memory, the filters as a cut (cut.cuh), then the
+// draw among what is kept.
 #include "kernels/base/cuda/ptx.cuh"
 #include "kernels/sampling/cuda/cut.cuh"
 #include "kernels/sampling/cuda/law.cuh"
@@ -105,41 +102,37 @@ __device__ __forceinline__ void Consider(const Row& row, const Key& key, const C
   }
 }
 
-// Brings the raw logits of the slice into shared memory: bulk copies, whose chunks AwaitChunk waits
-// for, where alignment allows, else plain loads.
-__device__ __forceinline__ void StartLoad(const Row& row, const float* slice) {
-  Scratch& s = Own();
-  float* logits = Logits();
+// Raw logits of the slice, four at a time: use(index in the slice, logits), -infinity beyond the
+// vocabulary. Vector loads where alignment allows.
+template <typename Use>
+__device__ __forceinline__ void ForEachFour(const Row& row, const float* slice, Use use) {
+  constexpr int kUnroll = 4;
   const int valid = row.Valid();
-  const int bulk = reinterpret_cast<uintptr_t>(slice) % 16 == 0 ? valid / 4 * 4 : 0;
-  if (threadIdx.x == 0) {
-    if (row.loads == 0) {
-      for (int c = 0; c < kMaxChunks; ++c) ptx::BarrierInit(&s.arrived[c], 1);
-      ptx::FenceBarrierInit();
-    }
-    ptx::FenceProxyAsync();  // what was read and written here before
-    for (int c = 0; c * kChunk < row.size; ++c) {
-      const int count = max(0, min(kChunk, bulk - c * kChunk));
-      const uint32_t bytes = count * static_cast<int>(sizeof(float));
-      ptx::ArriveExpect(&s.arrived[c], bytes);
-      if (count > 0) {
-        ptx::BulkCopyStreaming(logits + c * kChunk, slice + c * kChunk, bytes, &s.arrived[c]);
+  const int vectors = reinterpret_cast<uintptr_t>(slice) % 16 == 0 ? valid / 4 : 0;
+  for (int v = threadIdx.x; v < vectors; v += kUnroll * kThreads) {
+    float4 x[kUnroll];
+#pragma unroll
+    for (int j = 0; j < kUnroll; ++j) {
+      if (v + j * kThreads < vectors) {
+        x[j] = __ldcg(reinterpret_cast<const float4*>(slice) + v + j * kThreads);
       }
     }
+#pragma unroll
+    for (int j = 0; j < kUnroll; ++j) {
+      if (v + j * kThreads < vectors) use(4 * (v + j * kThreads), x[j]);
+    }
   }
-  for (int i = bulk + threadIdx.x; i < row.size; i += kThreads) {
-    logits[i] = i < valid ? __ldcg(slice + i) : -INFINITY;
+  for (int v = vectors + threadIdx.x; v < row.size / 4; v += kThreads) {
+    float x[4];
+#pragma unroll
+    for (int j = 0; j < 4; ++j) x[j] = 4 * v + j < valid ? __ldcg(slice + 4 * v + j) : -INFINITY;
+    use(4 * v, make_float4(x[0], x[1], x[2], x[3]));
   }
-  __syncthreads();
-}
-
-__device__ __forceinline__ void AwaitChunk(const Row& row, int chunk) {
-  ptx::BarrierWait(&Own().arrived[chunk], row.loads & 1);
 }
 
 // Step 1 on the raw logits in shared memory.
-__device__ __noinline__ void ApplyBias(const CudaSampleParams& p, const SampleSlot& slot,
-                                       int32_t banned, Row row) {
+__device__ __forceinline__ void ApplyBias(const CudaSampleParams& p, const SampleSlot& slot,
+                                          int32_t banned, const Row& row) {
   float* logits = Logits();
   for (int i = threadIdx.x; i < slot.bias_count; i += kThreads) {
     const SampleBias bias = p.bias[slot.bias_begin + i];
@@ -161,8 +154,8 @@ __device__ __forceinline__ void Penalize(const SampleSlot& slot, uint32_t count,
 }
 
 // Step 2; `counts` are those of the slice.
-__device__ __noinline__ void ApplyPenalties(const SampleSlot& slot, const uint16_t* counts,
-                                            int valid) {
+__device__ __forceinline__ void ApplyPenalties(const SampleSlot& slot, const uint16_t* counts,
+                                               int valid) {
   float* logits = Logits();
   const int vectors = reinterpret_cast<uintptr_t>(counts) % 16 == 0 ? valid / 8 : 0;
 #pragma unroll 4
@@ -182,48 +175,34 @@ __device__ __noinline__ void ApplyPenalties(const SampleSlot& slot, const uint16
   __syncthreads();
 }
 
-enum class Goal { kLargest, kExtremes, kDraw };
-
-// Steps 1 to 3; kLargest does not keep the adjusted logits, kDraw also draws without a filter: a
-// warp's best goes to Scratch::best.
-template <Goal kGoal>
+// Steps 1 to 3, or nothing but the load with kRaw; the logits go to shared memory with kKeep.
+template <bool kKeep, bool kRaw = false>
 __device__ __forceinline__ Extremes Load(const CudaSampleParams& p, Row& row, const float* logits,
-                                         const SampleSlot& slot, const Key& key) {
-  StartLoad(row, logits + row.first);
-  const bool bans = static_cast<int64_t>(key.position) < slot.banned_before;
-  const int32_t banned = bans ? slot.banned_count : 0;
-  if (slot.counts_row >= 0 || slot.bias_count + banned > 0) {
-    for (int c = 0; c * kChunk < row.size; ++c) AwaitChunk(row, c);
+                                         const SampleSlot& slot, int32_t position) {
+  const int32_t banned = position < slot.banned_before ? slot.banned_count : 0;
+  const float scale = kRaw ? 1.0f : slot.scale;
+  Tracker tracker;
+  const auto take = [&](int i, float4 raw) {
+    float x[4] = {raw.x, raw.y, raw.z, raw.w};
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      x[j] = x[j] > -INFINITY ? x[j] * scale : -INFINITY;  // NaN goes
+      tracker.Take(x[j], row.first + i + j);
+    }
+    if (kKeep) KeepFour(i, make_float4(x[0], x[1], x[2], x[3]));
+  };
+  const float* slice = logits + row.first;
+  if (kRaw || (slot.counts_row < 0 && slot.bias_count + banned == 0)) {
+    ForEachFour(row, slice, take);
+  } else {
+    ForEachFour(row, slice, [&](int i, float4 raw) { KeepFour(i, raw); });
+    __syncthreads();
     if (slot.bias_count + banned > 0) ApplyBias(p, slot, banned, row);
     if (slot.counts_row >= 0) {
       const int64_t begin = static_cast<int64_t>(slot.counts_row) * p.vocabulary + row.first;
       ApplyPenalties(slot, p.counts + begin, row.Valid());
     }
-  }
-  Tracker tracker;
-  Best best;
-  const float scale = slot.scale;
-  const int counters = row.size / 4;
-  for (int c = 0; c * kChunk < row.size; ++c) {
-    AwaitChunk(row, c);
-    const int counter = c * kThreads + threadIdx.x;
-    const int at = IndexOf(counter);
-    float x[4];
-    ReadFour(counter, counters, x);
-#pragma unroll
-    for (int w = 0; w < 4; ++w) {
-      const float raw = x[w];
-      x[w] = raw > -INFINITY ? raw * scale : -INFINITY;  // step 3; NaN goes
-      tracker.Take(x[w], row.first + at + 16 * w);
-      // What did not change is there already.
-      if (kGoal != Goal::kLargest && x[w] != raw) Logits()[at + 16 * w] = x[w];
-    }
-    if (kGoal == Goal::kDraw) Consider(row, key, {-INFINITY, kAnyId}, counter, x, best);
-  }
-  ++row.loads;
-  if (kGoal == Goal::kDraw) {
-    const uint64_t warp = WarpLargest(Pick(best.score, best.id));
-    if (threadIdx.x % 32 == 0) Own().best[threadIdx.x / 32] = warp;
+    for (int i = 4 * threadIdx.x; i < row.size; i += 4 * kThreads) take(i, FourLogits(i));
   }
   uint64_t pick = Pick(tracker.max, tracker.id);
   uint32_t low = ~law::Ordered(tracker.min);  // reversed: a maximum, too
@@ -249,58 +228,34 @@ __device__ __forceinline__ Cut Filter(const Row& row, const SampleSlot& slot,
   return cut;
 }
 
-// Step 7 over the kept ids in shared memory: those that `warp` loaded, or all with kAllWarps.
-// `known` is the Pick of a kept id, or 0.
-constexpr int kAllWarps = -1;
-__device__ __noinline__ uint64_t DrawAmong(Row row, int warp, Key key, Cut cut, uint64_t known) {
+// Step 7. The largest logit is always kept; its score is the first bar.
+__device__ __forceinline__ int32_t Draw(Row& row, const Key& key, const Cut& cut,
+                                        const Extremes& extremes) {
   Best best;
-  if (known != 0) best = {PickValue(known), PickId(known), PickValue(known)};
+  best.id = extremes.max_id;
+  best.score = extremes.max + law::Noise(best.id, key.position, key.choice, key.seed);
+  best.bar = best.score;
   const int counters = row.size / 4;
-  const int own = threadIdx.x / 32;
-  // A warp takes 32 counters at a time; of another warp it takes every kWarps-th turn.
-  const int stride = warp == kAllWarps ? kThreads : kThreads * kWarps;
-  const int begin = warp == kAllWarps ? own * 32 : own * kThreads + warp * 32;
-  for (int base = begin; base < counters; base += stride) {
+  for (int base = threadIdx.x / 32 * 32; base < counters; base += kThreads) {
     const int counter = base + threadIdx.x % 32;
     float x[4];
     ReadFour(counter, counters, x);
     Consider(row, key, cut, counter, x, best);
   }
-  return Pick(best.score, best.id);
-}
-
-// Step 7 after a load that drew without the filters.
-__device__ __forceinline__ int32_t FinishDraw(Row& row, const Key& key, const Cut& cut) {
-  constexpr int kFew = 4;
-  const uint64_t mine = Own().best[threadIdx.x % 32];  // each lane stands for a warp
-  const int32_t at = PickId(mine) - row.first;
-  const bool kept = at >= 0 && at < row.size && Keeps(cut, Logits()[at], PickId(mine));
-  const uint64_t best = row.Largest(kept ? mine : 0);
-  uint32_t open = __ballot_sync(kFull, !kept && mine > best);
-  uint64_t found = best;
-  if (__popc(open) > kFew) {
-    found = DrawAmong(row, kAllWarps, key, cut, best);
-  } else {
-    for (; open != 0; open &= open - 1) {
-      const uint64_t other = DrawAmong(row, __ffs(open) - 1, key, cut, best);
-      found = max(found, other);
-    }
-  }
-  return PickId(row.Largest(found));
+  return PickId(row.Largest(Pick(best.score, best.id)));
 }
 
 // Log-softmax of the raw logits: of the drawn id, and the most probable ids.
 __device__ __forceinline__ void Logprobs(const CudaSampleParams& p, Row& row, const float* logits,
-                                         int index, int32_t drawn, int wanted) {
-  const SampleSlot raw;
-  const Extremes extremes = Load<Goal::kExtremes>(p, row, logits, raw, {});
+                                         const SampleSlot& slot, int index, int32_t drawn) {
+  const Extremes extremes = Load<true, true>(p, row, logits, slot, 0);
   double sum = 0.0;
   for (int i = threadIdx.x; i < row.size; i += kThreads) sum += expf(Logits()[i] - extremes.max);
   const double normalizer = static_cast<double>(extremes.max) + log(row.Sum(sum));
   if (row.rank == 0 && threadIdx.x == 0) {
     p.logprob[index] = static_cast<float>(static_cast<double>(logits[drawn]) - normalizer);
   }
-  wanted = min(wanted, min(kSampleMaxLogprobs, row.vocabulary));
+  const int wanted = min(slot.logprobs, min(kSampleMaxLogprobs, row.vocabulary));
   if (wanted <= 0) return;
   const Cut cut = FindCut<Mass::kCount>(row, 0.0f, wanted - 1, -INFINITY, extremes);
   Scratch& s = Own();
@@ -328,23 +283,15 @@ __device__ __forceinline__ void Logprobs(const CudaSampleParams& p, Row& row, co
 // The whole law for a row.
 __device__ __forceinline__ int32_t Sample(const CudaSampleParams& p, Row& row, const float* logits,
                                           const SampleSlot& slot, int32_t position) {
-  const Key key = {slot.seed, static_cast<uint64_t>(position), slot.choice};
-  int32_t id;
   if (slot.greedy) {
-    id = Load<Goal::kLargest>(p, row, logits, slot, key).max_id;
-  } else if ((slot.top_k > 0 && slot.top_k < row.vocabulary) || slot.has_min_p) {
-    // Few ids are kept: noise for all of them would be a waste.
-    const Extremes extremes = Load<Goal::kExtremes>(p, row, logits, slot, key);
-    if (!(extremes.max > -INFINITY)) return 0;
-    const Cut cut = Filter(row, slot, extremes);
-    id = PickId(row.Largest(DrawAmong(row, kAllWarps, key, cut, 0)));
-  } else {
-    const Extremes extremes = Load<Goal::kDraw>(p, row, logits, slot, key);
-    if (!(extremes.max > -INFINITY)) return 0;
-    id = slot.top_p < 1.0f ? FinishDraw(row, key, Filter(row, slot, extremes))
-                           : PickId(row.Largest(Own().best[threadIdx.x % 32]));
+    const int32_t id = Load<false>(p, row, logits, slot, position).max_id;
+    return id < row.vocabulary ? id : 0;  // 0: nothing but -infinity and NaN
   }
-  return id >= 0 && id < row.vocabulary ? id : 0;  // 0: nothing but -infinity and NaN
+  const Extremes extremes = Load<true>(p, row, logits, slot, position);
+  if (!(extremes.max > -INFINITY)) return 0;
+  const Cut cut = Filter(row, slot, extremes);
+  const Key key = {slot.seed, static_cast<uint64_t>(position), slot.choice};
+  return Draw(row, key, cut, extremes);
 }
 
 __device__ __forceinline__ void Write(const CudaSampleParams& p, const SampleSlot& slot, int index,
@@ -369,7 +316,7 @@ __global__ __launch_bounds__(kThreads,
     if (rank == 0 && threadIdx.x == 0 && p.ids != nullptr) p.ids[index] = -1;
     return;
   }
-  const SampleSlot slot = p.slots[slot_index];
+  const SampleSlot& slot = p.slots[slot_index];
   const int32_t position = __ldcg(p.positions + index) + p.position_offset;
   const float* logits = p.logits + index * p.logits_stride;
   const int32_t first = rank * slice;
@@ -379,7 +326,7 @@ __global__ __launch_bounds__(kThreads,
   if (rank == 0 && threadIdx.x == 0) Write(p, slot, index, slot_index, id);
   if (slot.logprobs >= 0) {
     __syncthreads();
-    Logprobs(p, row, logits, index, id, slot.logprobs);
+    Logprobs(p, row, logits, slot, index, id);
   }
   row.Sync();  // a block's shared memory stays until its peers have read it
 }
@@ -419,7 +366,7 @@ cudaError_t LaunchSample(const CudaSampleParams& params, const SamplePlan& plan,
   config.dynamicSmemBytes = plan.shared_bytes;
   config.stream = stream;
   config.attrs = attributes;
-  config.numAttrs = 2;
+  config.numAttrs = plan.cluster > 1 ? 2 : 1;
   return cudaLaunchKernelEx(&config, sampling::SampleKernel, params, plan.cluster, plan.slice);
 }
 

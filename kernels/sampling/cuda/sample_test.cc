@@ -27,8 +27,9 @@ CudaDevice H100() {
 
 TEST(SamplePlanTest, FewRowsShareTheDeviceAndManyTakeOneBlockEach) {
   EXPECT_EQ(PlanSample(1, 51200, H100())->cluster, 8);
-  EXPECT_EQ(PlanSample(16, 51200, H100())->cluster, 8);
-  EXPECT_EQ(PlanSample(32, 51200, H100())->cluster, 4);
+  EXPECT_EQ(PlanSample(14, 51200, H100())->cluster, 8);
+  EXPECT_EQ(PlanSample(16, 51200, H100())->cluster, 4) << "15 clusters of 8 run at once";
+  EXPECT_EQ(PlanSample(32, 51200, H100())->cluster, 2) << "30 clusters of 4 run at once";
   EXPECT_EQ(PlanSample(128, 51200, H100())->cluster, 1);
   EXPECT_EQ(PlanSample(1, 1000, H100())->cluster, 1) << "not worth sharing";
   EXPECT_EQ(PlanSample(500, 151936, H100())->cluster, 4) << "does not fit in fewer";
