@@ -142,7 +142,7 @@ class Bench {
       RETURN_IF_ERROR(report("gemv", [&](const GemmParams& p) { return Gemv(p); }));
     }
     RETURN_IF_ERROR(report("skinny", [&](const GemmParams& p) -> absl::Status {
-      ASSIGN_OR_RETURN(const SkinnyPlan plan, PlanSkinny(p.n, p.k, device_.multiprocessors));
+      ASSIGN_OR_RETURN(const SkinnyPlan plan, PlanSkinny(p.m, p.n, p.k, device_.multiprocessors));
       return SkinnyGemm(p, plan, stream_.get());
     }));
     RETURN_IF_ERROR(Prepare(model, m));

@@ -9,18 +9,23 @@
 namespace hanlin {
 namespace {
 
-constexpr int64_t kSkinnyMaxRows = 128;
+// Measured on an H100 (docs/gpu_notes.md). Gemv reads x once per row of W: with more rows of x its
+// time grows, and only small products, whose time is latency, do not notice.
+constexpr int64_t kGemvRows = 2;
+constexpr int64_t kSmallProduct = int64_t{1} << 22;
 // Elements of x that gemv can hold in shared memory beside short rings.
 constexpr int64_t kGemvMaxInputs = 90000;
+constexpr int64_t kSkinnyMaxBatch = 64;
 
 }  // namespace
 
-LinearPath SelectLinearPath(int64_t m, int64_t /*n*/, int64_t k, ComputeType type,
+LinearPath SelectLinearPath(int64_t m, int64_t n, int64_t k, ComputeType type,
                             bool batch_invariant) {
   if (type != ComputeType::kBFloat16 || k % 8 != 0) return LinearPath::kCublasLt;
   if (batch_invariant) return LinearPath::kSkinny;
-  if (m <= kGemvMaxBatch && m * k <= kGemvMaxInputs) return LinearPath::kGemv;
-  return m <= kSkinnyMaxRows ? LinearPath::kSkinny : LinearPath::kCublasLt;
+  const int64_t gemv_rows = n * k <= kSmallProduct ? kGemvMaxBatch : kGemvRows;
+  if (m <= gemv_rows && m * k <= kGemvMaxInputs) return LinearPath::kGemv;
+  return m <= kSkinnyMaxBatch ? LinearPath::kSkinny : LinearPath::kCublasLt;
 }
 
 CudaLinear::CudaLinear(const CudaDevice& device, bool batch_invariant,
@@ -61,7 +66,8 @@ absl::Status CudaLinear::Run(const GemmParams& params, const CudaStream& stream)
                   plan, stream.get());
     }
     case LinearPath::kSkinny: {
-      ASSIGN_OR_RETURN(const SkinnyPlan plan, PlanSkinny(params.n, params.k, multiprocessors_));
+      ASSIGN_OR_RETURN(const SkinnyPlan plan,
+                       PlanSkinny(params.m, params.n, params.k, multiprocessors_));
       return SkinnyGemm(params, plan, stream.get());
     }
     case LinearPath::kCublasLt:

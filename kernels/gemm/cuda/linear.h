@@ -1,9 +1,10 @@
 // The linear layers of a step on the device: picks gemv, the skinny product or cublasLt for each
 // shape and runs it. This is what a model's forward pass calls.
 //
-//   m <= 4, bf16    gemv (kernels/gemv/cuda); with a LayerNorm prologue the caller runs it itself
-//   m <= 128, bf16  skinny product: W streamed once through tensor cores (skinny.h)
-//   else            cublasLt (cublas_lt.h)
+//   m <= 2 (small products: 4), bf16   gemv (kernels/gemv/cuda); with a LayerNorm prologue the
+//                                      caller runs it itself
+//   m <= 64, bf16                      skinny product: W streamed once through tensor cores
+//   else                               cublasLt
 //
 // In the batch-invariant mode every bf16 product takes the skinny kernel, whose sums depend on
 // (n, k) alone: a row of y has the same bits whatever the other rows are and however many.

@@ -10,6 +10,10 @@
 namespace hanlin {
 namespace {
 
+// The next kernel may start when this many blocks of k are left to copy: earlier, its copies would
+// only take the memory's time from this one's.
+constexpr int kLead = 3;
+
 using EncodeTiled = CUresult(CUtensorMap*, CUtensorMapDataType, cuuint32_t, void*,
                              const cuuint64_t*, const cuuint64_t*, const cuuint32_t*,
                              const cuuint32_t*, CUtensorMapInterleave, CUtensorMapSwizzle,
@@ -61,8 +65,13 @@ absl::Status Check(const GemmParams& params, const SkinnyPlan& plan) {
   if (!IsAligned(params.weight) || !IsAligned(params.x) || !IsAligned(params.y)) {
     return InvalidArgument("skinny product wants weight, x and y aligned to 16 bytes");
   }
-  if ((plan.rows != 64 && plan.rows != 128) || plan.split < 1 || plan.split > kSkinnyMaxSplit) {
-    return InvalidArgument("skinny plan of {} rows, split {}", plan.rows, plan.split);
+  if (plan.rows < 8 || plan.rows % 8 != 0 || plan.rows > kSkinnyMaxRows || plan.split < 1 ||
+      plan.split > kSkinnyMaxSplit || plan.stages < 2 * SkinnyWays(plan.rows) ||
+      plan.stages % SkinnyWays(plan.rows) != 0 || plan.stages > kSkinnyMaxStages ||
+      SkinnyRingBytes(plan.rows, plan.columns, plan.stages) <
+          SkinnySumBytes(plan.rows, plan.columns)) {
+    return InvalidArgument("skinny plan of {} rows, split {}, {} columns, {} stages", plan.rows,
+                           plan.split, plan.columns, plan.stages);
   }
   return absl::OkStatus();
 }
@@ -71,18 +80,20 @@ absl::Status Check(const GemmParams& params, const SkinnyPlan& plan) {
 
 absl::Status SkinnyGemm(const GemmParams& params, const SkinnyPlan& plan, cudaStream_t stream) {
   RETURN_IF_ERROR(Check(params, plan));
-  const int columns = SkinnyColumns(params.m);
   SkinnyArguments arguments = {};
   RETURN_IF_ERROR(EncodeMap(params.weight, params.n, params.k, plan.rows, &arguments.weight_map));
-  RETURN_IF_ERROR(EncodeMap(params.x, params.m, params.k, columns, &arguments.x_map));
+  RETURN_IF_ERROR(EncodeMap(params.x, params.m, params.k, plan.columns, &arguments.x_map));
   arguments.m = params.m;
   arguments.n = params.n;
+  arguments.rows = plan.rows;
+  arguments.split = plan.split;
   arguments.k_blocks = static_cast<int>((params.k + kSkinnyDepth - 1) / kSkinnyDepth);
-  arguments.stages = SkinnyStages(plan.rows, columns);
+  arguments.stages = plan.stages;
+  arguments.lead = kLead;
   arguments.epilogue = params.epilogue;
   arguments.bias = params.bias;
   arguments.y = params.y;
-  return CudaStatus(LaunchSkinny(arguments, plan, columns, stream), "launch of the skinny product");
+  return CudaStatus(LaunchSkinny(arguments, plan.columns, stream), "launch of the skinny product");
 }
 
 }  // namespace hanlin

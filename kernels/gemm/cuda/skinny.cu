@@ -1,9 +1,11 @@
-// The kernel of skinny.h. A block multiplies kRows rows of W by kColumns rows of x over its share
-// of k. One thread of the last warp copies tiles of 64 inputs into a ring of stages (tensor copies,
-// 128-byte swizzle), one warpgroup per 64 rows of W multiplies them; the sums go through shared
-// memory, where the blocks of a cluster that share k add them up, in the order of the blocks.
-// Dynamic shared memory, aligned to 1024 bytes: stages of [W tile | x tile]; afterwards the sums,
-// float [kColumns][kRows + 4].
+// The kernel of skinny.h. A block multiplies a tile of W (any multiple of 8 rows up to 64 kGroups)
+// by kColumns rows of x over its share of k. One thread of the last warp copies tiles of 64 inputs
+// into a ring of stages (tensor copies, 128-byte swizzle), one warpgroup per 64 rows of W
+// multiplies them (rows beyond the tile are whatever lies behind it and are dropped); the sums go
+// through shared memory, where the blocks of a cluster that share k add them up, in the order of
+// the blocks. Dynamic shared memory, aligned to 1024 bytes: stages of [W tile | x tile], room for
+// the reads beyond the last tile, barriers and bias; afterwards the sums, float [kColumns][kGroups
+// * 64 + 4].
 #include "kernels/base/cuda/launch.cuh"
 #include "kernels/base/cuda/linear_epilogue.cuh"
 #include "kernels/base/cuda/ptx.cuh"
@@ -15,7 +17,6 @@ namespace hanlin {
 namespace {
 
 constexpr int kTileRowBytes = kSkinnyDepth * 2;
-constexpr int kPad = 4;  // floats between the sums of two columns: stores without bank conflicts
 
 struct Barriers {
   uint64_t full[kSkinnyMaxStages];
@@ -23,137 +24,180 @@ struct Barriers {
 };
 
 // Lies behind the ring.
-template <int kRows>
 struct Tail {
   Barriers barriers;
-  float bias[kRows];
+  float bias[kSkinnyMaxRows];
 };
 
-// Walks round the ring.
-struct Position {
-  int stage = 0;
-  uint32_t parity = 0;
-  __device__ __forceinline__ void Next(int stages) {
-    if (++stage == stages) {
-      stage = 0;
-      parity ^= 1;
-    }
-  }
-};
+// Warpgroups that multiply: kGroups side by side over the rows of the tile, kWays over blocks of k
+// in turn, which shortens the chain of products that a launch has to wait for.
+constexpr int kWarpgroups = 4;
+constexpr int kConsumers = kWarpgroups * 128;
+constexpr int kThreads = kConsumers + 32;
 
-// Where this block works.
+// Where this block works. The blocks of a cluster have the same tile of W and divide k.
 struct Share {
-  int row;      // first output
-  int column;   // first row of x
-  int k_begin;  // blocks of kSkinnyDepth inputs
-  int k_blocks;
+  int row;     // first output
+  int column;  // first row of x
+  int k_begin;
+  int k_blocks;  // of kSkinnyDepth inputs
 };
 
-__device__ __forceinline__ Share ShareOf(const SkinnyArguments& a, int rows, int columns) {
-  const int split = gridDim.x;
-  const int begin = a.k_blocks * blockIdx.x / split;
-  return {static_cast<int>(blockIdx.z) * rows, static_cast<int>(blockIdx.y) * columns, begin,
-          a.k_blocks * (static_cast<int>(blockIdx.x) + 1) / split - begin};
+__device__ __forceinline__ Share ShareOf(const SkinnyArguments& a, int columns) {
+  const int part = static_cast<int>(blockIdx.x);
+  const int begin = a.k_blocks * part / a.split;
+  return {static_cast<int>(blockIdx.z) * a.rows, static_cast<int>(blockIdx.y) * columns, begin,
+          a.k_blocks * (part + 1) / a.split - begin};
 }
 
-template <int kRows, int kColumns>
+// Run by the last warp.
+template <int kColumns>
 __device__ __forceinline__ void CopyTiles(const SkinnyArguments& a, const Share& share,
                                           uint8_t* ring, Barriers& barriers) {
-  constexpr uint32_t kWeightBytes = kRows * kTileRowBytes;
-  constexpr uint32_t kStageBytes = kWeightBytes + kColumns * kTileRowBytes;
+  const uint32_t weight_bytes = a.rows * kTileRowBytes;
+  const uint32_t stage_bytes = weight_bytes + kColumns * kTileRowBytes;
   const uint64_t weight_policy =
       gridDim.y == 1 ? ptx::EvictFirstPolicy() : ptx::EvictNormalPolicy();
   const uint64_t x_policy = ptx::EvictNormalPolicy();
   const auto copy_weight = [&](int block, int stage) {
-    ptx::ArriveExpect(&barriers.full[stage], kStageBytes);
-    ptx::TensorCopy(ring + stage * kStageBytes, &a.weight_map,
+    ptx::ArriveExpect(&barriers.full[stage], stage_bytes);
+    ptx::TensorCopy(ring + stage * stage_bytes, &a.weight_map,
                     (share.k_begin + block) * kSkinnyDepth, share.row, &barriers.full[stage],
                     weight_policy);
   };
   const auto copy_x = [&](int block, int stage) {
-    ptx::TensorCopy(ring + stage * kStageBytes + kWeightBytes, &a.x_map,
+    ptx::TensorCopy(ring + stage * stage_bytes + weight_bytes, &a.x_map,
                     (share.k_begin + block) * kSkinnyDepth, share.column, &barriers.full[stage],
                     x_policy);
   };
+  const bool leads = threadIdx.x % 32 == 0;
   const int ahead = min(a.stages, share.k_blocks);
-  for (int i = 0; i < ahead; ++i) copy_weight(i, i);
+  if (leads) {
+    for (int i = 0; i < ahead; ++i) copy_weight(i, i);
+    if (share.k_blocks - ahead <= a.lead) ptx::StartNext();
+  }
+  __syncwarp();
   ptx::WaitForPrevious();
+  if (!leads) return;
   for (int i = 0; i < ahead; ++i) copy_x(i, i);
-  Position at;
+  int stage = 0;
+  uint32_t parity = 0;
   for (int i = ahead; i < share.k_blocks; ++i) {
-    ptx::BarrierWait(&barriers.empty[at.stage], at.parity);
-    copy_weight(i, at.stage);
-    copy_x(i, at.stage);
-    at.Next(a.stages);
+    ptx::BarrierWait(&barriers.empty[stage], parity);
+    copy_weight(i, stage);
+    copy_x(i, stage);
+    if (share.k_blocks - 1 - i == a.lead) ptx::StartNext();
+    if (++stage == a.stages) {
+      stage = 0;
+      parity ^= 1;
+    }
   }
 }
 
-// The sums of one warpgroup: 64 rows of W by kColumns rows of x.
-template <int kRows, int kColumns>
-__device__ __forceinline__ void MultiplyTiles(const SkinnyArguments& a, int k_blocks,
+// The sums of one warpgroup: 64 rows of W by kColumns rows of x over every kWays-th block of k.
+template <int kGroups, int kColumns>
+__device__ __forceinline__ void MultiplyTiles(const SkinnyArguments& a, const Share& share,
                                               const uint8_t* ring, Barriers& barriers,
                                               float (&sums)[kColumns / 2]) {
-  constexpr uint32_t kWeightBytes = kRows * kTileRowBytes;
-  constexpr uint32_t kStageBytes = kWeightBytes + kColumns * kTileRowBytes;
-  const int group = threadIdx.x / 128;
+  constexpr int kWays = SkinnyWays(kGroups * 64);
+  const uint32_t weight_bytes = a.rows * kTileRowBytes;
+  const uint32_t stage_bytes = weight_bytes + kColumns * kTileRowBytes;
+  const int group = threadIdx.x / 128 % kGroups;
+  const int way = threadIdx.x / 128 / kGroups;
   const bool leads = threadIdx.x % 32 == 0;
-  Position at;
-  int previous = 0;
-  for (int i = 0; i < k_blocks; ++i) {
-    const uint8_t* stage = ring + at.stage * kStageBytes;
-    const uint64_t weight = ptx::SwizzledTile(stage + group * 64 * kTileRowBytes);
-    const uint64_t x = ptx::SwizzledTile(stage + kWeightBytes);
-    ptx::BarrierWait(&barriers.full[at.stage], at.parity);
+  int stage = way;  // a stage is one way's: their number is a multiple of kWays
+  uint32_t parity = 0;
+  int previous = -1;
+  for (int i = way; i < share.k_blocks; i += kWays) {
+    const uint8_t* tiles = ring + stage * stage_bytes;
+    const uint64_t weight = ptx::SwizzledTile(tiles + group * 64 * kTileRowBytes);
+    const uint64_t x = ptx::SwizzledTile(tiles + weight_bytes);
+    ptx::BarrierWait(&barriers.full[stage], parity);
     ptx::WgmmaFence();
 #pragma unroll
     for (int j = 0; j < kSkinnyDepth / 16; ++j) {
       ptx::Wgmma<kColumns>::Add(sums, weight + 2 * j, x + 2 * j);
     }
     ptx::WgmmaCommit();
-    if (i > 0) {  // the block before this one has been read
+    if (previous >= 0) {  // the block before this one has been read
       ptx::WgmmaWait<1>();
       if (leads) ptx::Arrive(&barriers.empty[previous]);
     }
-    previous = at.stage;
-    at.Next(a.stages);
+    previous = stage;
+    stage += kWays;
+    if (stage >= a.stages) {
+      stage -= a.stages;
+      parity ^= 1;
+    }
   }
   ptx::WgmmaWait<0>();
 }
 
-template <int kRows, int kColumns>
-__device__ __forceinline__ void StoreSums(const float (&sums)[kColumns / 2], float* tile) {
+// Floats from column to column of the sums: stores have no bank conflicts.
+template <int kGroups>
+constexpr int kPitch = kGroups * 64 + 4;
+
+// Floats of the sums of one way.
+template <int kGroups, int kColumns>
+constexpr int kTileFloats = kPitch<kGroups>* kColumns;
+
+template <int kGroups, int kColumns>
+__device__ __forceinline__ void StoreSums(const float (&sums)[kColumns / 2], float* tiles) {
   const int lane = threadIdx.x % 32;
-  const int row = threadIdx.x / 32 * 16 + lane / 4;
+  const int row = threadIdx.x / 32 % (4 * kGroups) * 16 + lane / 4;
+  float* tile = tiles + threadIdx.x / 128 / kGroups * kTileFloats<kGroups, kColumns>;
 #pragma unroll
   for (int j = 0; j < kColumns / 8; ++j) {
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       const int column = 8 * j + lane % 4 * 2 + i % 2;
-      tile[column * (kRows + kPad) + row + i / 2 * 8] = sums[4 * j + i];
+      tile[column * kPitch<kGroups> + row + i / 2 * 8] = sums[4 * j + i];
     }
   }
 }
 
+__device__ __forceinline__ float4 Plus(float4 a, float4 b) {
+  return {a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w};
+}
+
+// The sum over the ways of four rows of one column; `first` is the first way's.
+template <int kGroups, int kColumns>
+__device__ __forceinline__ float4 SumOfWays(const float* first) {
+  float4 sum = *reinterpret_cast<const float4*>(first);
+#pragma unroll
+  for (int way = 1; way < kWarpgroups / kGroups; ++way) {
+    sum = Plus(sum, *reinterpret_cast<const float4*>(first + way * kTileFloats<kGroups, kColumns>));
+  }
+  return sum;
+}
+
+// Four outputs of one row of x: what y holds for kResidual, else zeros.
+__device__ __forceinline__ float4 LoadResidual(const SkinnyArguments& a, int64_t column, int row) {
+  float4 old = {0.0f, 0.0f, 0.0f, 0.0f};
+  if (a.epilogue != LinearEpilogue::kResidual || row >= a.n) return old;
+  const float* y = static_cast<const float*>(a.y) + column * a.n + row;
+  if (a.n % 4 == 0) return __ldcg(reinterpret_cast<const float4*>(y));
+  old.x = __ldcg(y);
+  if (row + 1 < a.n) old.y = __ldcg(y + 1);
+  if (row + 2 < a.n) old.z = __ldcg(y + 2);
+  if (row + 3 < a.n) old.w = __ldcg(y + 3);
+  return old;
+}
+
 __device__ __forceinline__ void StoreOutputs(const SkinnyArguments& a, int64_t column, int row,
-                                             float4 r) {
+                                             float4 r, float4 old) {
   const int64_t at = column * a.n + row;
-  const float values[4] = {r.x, r.y, r.z, r.w};
-  const bool residual = a.epilogue == LinearEpilogue::kResidual;
+  if (row >= a.n) return;
   if (a.n % 4 != 0) {
-    for (int i = 0; i < 4 && row + i < a.n; ++i) {
-      const float old = residual ? __ldcg(static_cast<const float*>(a.y) + at + i) : 0.0f;
-      StoreLinear(a.epilogue, a.y, at + i, values[i], old);
-    }
+    StoreLinear(a.epilogue, a.y, at, r.x, old.x);
+    if (row + 1 < a.n) StoreLinear(a.epilogue, a.y, at + 1, r.y, old.y);
+    if (row + 2 < a.n) StoreLinear(a.epilogue, a.y, at + 2, r.z, old.z);
+    if (row + 3 < a.n) StoreLinear(a.epilogue, a.y, at + 3, r.w, old.w);
     return;
   }
-  if (row >= a.n) return;
-  if (residual || a.epilogue == LinearEpilogue::kFloat32) {
-    auto* y = reinterpret_cast<float4*>(static_cast<float*>(a.y) + at);
-    if (residual) {
-      const float4 old = __ldcg(y);
-      r = {old.x + r.x, old.y + r.y, old.z + r.z, old.w + r.w};
-    }
-    *y = r;
+  if (a.epilogue == LinearEpilogue::kResidual || a.epilogue == LinearEpilogue::kFloat32) {
+    *reinterpret_cast<float4*>(static_cast<float*>(a.y) + at) = {old.x + r.x, old.y + r.y,
+                                                                 old.z + r.z, old.w + r.w};
     return;
   }
   if (a.epilogue == LinearEpilogue::kGeluTanh) {
@@ -165,126 +209,157 @@ __device__ __forceinline__ void StoreOutputs(const SkinnyArguments& a, int64_t c
                                                                       PackBFloat16(r.z, r.w)};
 }
 
-// Adds up the tiles of the cluster's blocks, in their order, and finishes this block's part.
-template <int kRows, int kColumns>
-__device__ __forceinline__ void Reduce(const SkinnyArguments& a, const Share& share, float* tile,
-                                       const float* bias) {
-  const int split = gridDim.x;
-  const int columns = min(static_cast<int64_t>(kColumns), a.m - share.column);
-  const int vectors = columns * (kRows / 4);
-  const int begin = vectors * static_cast<int>(blockIdx.x) / split;
-  const int end = vectors * (static_cast<int>(blockIdx.x) + 1) / split;
-  for (int i = begin + threadIdx.x; i < end; i += blockDim.x) {
-    const int row = i % (kRows / 4) * 4;
-    const int column = i / (kRows / 4);
-    const float* own = tile + column * (kRows + kPad) + row;
-    float4 sum = {0.0f, 0.0f, 0.0f, 0.0f};
-    if (split == 1) {
-      sum = *reinterpret_cast<const float4*>(own);
-    } else {
-      float4 parts[kSkinnyMaxSplit];
-#pragma unroll
-      for (int j = 0; j < kSkinnyMaxSplit; ++j) {
-        if (j < split) parts[j] = ptx::LoadFromCluster(ptx::ClusterAddress(own, j));
-      }
-#pragma unroll
-      for (int j = 0; j < kSkinnyMaxSplit; ++j) {
-        if (j < split) {
-          sum = {sum.x + parts[j].x, sum.y + parts[j].y, sum.z + parts[j].z, sum.w + parts[j].w};
-        }
-      }
-    }
-    const float4 b = *reinterpret_cast<const float4*>(bias + row);
-    StoreOutputs(a, share.column + column, share.row + row,
-                 {sum.x + b.x, sum.y + b.y, sum.z + b.z, sum.w + b.w});
+// The groups of four outputs that this block finishes: i counts rows first, then columns.
+struct Part {
+  int begin;
+  int end;
+};
+
+__device__ __forceinline__ Part PartOf(const SkinnyArguments& a, const Share& share,
+                                       int max_columns) {
+  const int columns = min(static_cast<int64_t>(max_columns), a.m - share.column);
+  const int vectors = columns * (a.rows / 4);
+  const int part = static_cast<int>(blockIdx.x);
+  return {vectors * part / a.split, vectors * (part + 1) / a.split};
+}
+
+// Adds up the ways of this block's tile, in place of the first, for the others of the cluster.
+template <int kGroups, int kColumns>
+__device__ __forceinline__ void AddWays(const SkinnyArguments& a, float* tiles) {
+  for (int i = threadIdx.x; i < kColumns * (a.rows / 4); i += kThreads) {
+    float* first = tiles + i / (a.rows / 4) * kPitch<kGroups> + i % (a.rows / 4) * 4;
+    *reinterpret_cast<float4*>(first) = SumOfWays<kGroups, kColumns>(first);
   }
 }
 
-template <int kRows, int kColumns>
-__global__ __launch_bounds__(kRows * 2 +
-                             32) void SkinnyKernel(const __grid_constant__ SkinnyArguments a) {
+// The sum over the cluster's blocks that share k, in their order, at the place of `own`.
+__device__ __forceinline__ float4 SumOfCluster(const SkinnyArguments& a, const float* own) {
+  float4 parts[kSkinnyMaxSplit];
+#pragma unroll
+  for (int j = 0; j < kSkinnyMaxSplit; ++j) {
+    if (j < a.split) {
+      parts[j] = ptx::LoadFromCluster(ptx::ClusterAddress(own, j));
+    }
+  }
+  float4 sum = parts[0];
+#pragma unroll
+  for (int j = 1; j < kSkinnyMaxSplit; ++j) {
+    if (j < a.split) sum = Plus(sum, parts[j]);
+  }
+  return sum;
+}
+
+// Finishes this block's part of the outputs. `early` is LoadResidual of the thread's first group.
+template <int kGroups, int kColumns>
+__device__ __forceinline__ void Finish(const SkinnyArguments& a, const Share& share,
+                                       const Part& part, const float* tiles, const float* bias,
+                                       float4 early) {
+  const int first = part.begin + static_cast<int>(threadIdx.x);
+  for (int i = first; i < part.end; i += kThreads) {
+    const int row = i % (a.rows / 4) * 4;
+    const int column = i / (a.rows / 4);
+    const float4 old = i == first ? early : LoadResidual(a, share.column + column, share.row + row);
+    const float* own = tiles + column * kPitch<kGroups> + row;
+    const float4 sum = a.split == 1 ? SumOfWays<kGroups, kColumns>(own) : SumOfCluster(a, own);
+    StoreOutputs(a, share.column + column, share.row + row,
+                 Plus(sum, *reinterpret_cast<const float4*>(bias + row)), old);
+  }
+}
+
+template <int kGroups, int kColumns>
+__global__ __launch_bounds__(kThreads,
+                             1) void SkinnyKernel(const __grid_constant__ SkinnyArguments a) {
   extern __shared__ __align__(1024) uint8_t ring[];
-  constexpr int kConsumers = kRows * 2;
-  constexpr int kStageBytes = (kRows + kColumns) * kTileRowBytes;
-  auto& tail = *reinterpret_cast<Tail<kRows>*>(ring + a.stages * kStageBytes);
+  auto& tail = *reinterpret_cast<Tail*>(ring + SkinnyRingBytes(a.rows, kColumns, a.stages) +
+                                        SkinnySlackBytes(a.rows, kColumns));
   Barriers& barriers = tail.barriers;
   float* const bias = tail.bias;
-  const Share share = ShareOf(a, kRows, kColumns);
-  const bool copies = threadIdx.x == kConsumers;
-  if (copies) {
+  const Share share = ShareOf(a, kColumns);
+  if (threadIdx.x == kConsumers) {
     for (int i = 0; i < a.stages; ++i) {
       ptx::BarrierInit(&barriers.full[i], 1);
-      ptx::BarrierInit(&barriers.empty[i], kConsumers / 32);
+      ptx::BarrierInit(&barriers.empty[i], kGroups * 4);
     }
     ptx::FenceBarrierInit();
+    ptx::PrefetchMap(&a.weight_map);
+    ptx::PrefetchMap(&a.x_map);
   }
-  if (threadIdx.x < kRows) {
-    const int64_t row = share.row + static_cast<int>(threadIdx.x);
-    bias[threadIdx.x] = a.bias != nullptr && row < a.n ? __ldg(a.bias + row) : 0.0f;
+  for (int i = threadIdx.x; i < a.rows; i += kThreads) {
+    const bool has_bias = a.bias != nullptr && share.row + i < a.n;
+    bias[i] = has_bias ? __ldg(a.bias + share.row + i) : 0.0f;
   }
   __syncthreads();
-  ptx::StartNext();
+  const Part part = PartOf(a, share, kColumns);
+  const int first = part.begin + static_cast<int>(threadIdx.x);
+  float4 early = {0.0f, 0.0f, 0.0f, 0.0f};
   float sums[kColumns / 2] = {};
-  if (threadIdx.x < kConsumers) {
-    MultiplyTiles<kRows, kColumns>(a, share.k_blocks, ring, barriers, sums);
-  } else if (copies) {
-    CopyTiles<kRows, kColumns>(a, share, ring, barriers);
+  const bool multiplies = threadIdx.x < kConsumers;
+  if (!multiplies) {
+    CopyTiles<kColumns>(a, share, ring, barriers);
+    __syncwarp();
+  } else {
+    ptx::WaitForPrevious();  // every thread reads or writes y
   }
-  ptx::WaitForPrevious();  // for every thread that reads or writes y
+  if (first < part.end) {
+    early =
+        LoadResidual(a, share.column + first / (a.rows / 4), share.row + first % (a.rows / 4) * 4);
+  }
+  if (multiplies) {
+    MultiplyTiles<kGroups, kColumns>(a, share, ring, barriers, sums);
+  }
   __syncwarp();
   __syncthreads();  // the ring is free
-  auto* tile = reinterpret_cast<float*>(ring);
-  if (threadIdx.x < kConsumers) StoreSums<kRows, kColumns>(sums, tile);
-  if (gridDim.x == 1) {
-    __syncthreads();
-    Reduce<kRows, kColumns>(a, share, tile, bias);
-  } else {
+  auto* tiles = reinterpret_cast<float*>(ring);
+  if (multiplies) StoreSums<kGroups, kColumns>(sums, tiles);
+  __syncthreads();
+  if (a.split > 1) {
+    AddWays<kGroups, kColumns>(a, tiles);
     __syncwarp();
     ptx::ClusterArrive();
     ptx::ClusterWait();
-    Reduce<kRows, kColumns>(a, share, tile, bias);
+  }
+  Finish<kGroups, kColumns>(a, share, part, tiles, bias, early);
+  if (a.split > 1) {  // nobody leaves while others read its sums
     __syncwarp();
-    ptx::ClusterArrive();  // nobody leaves while its sums are read
+    ptx::ClusterArrive();
     ptx::ClusterWait();
   }
 }
 
-template <int kRows, int kColumns>
-cudaError_t Launch(const SkinnyArguments& a, int split, cudaStream_t stream) {
+template <int kGroups, int kColumns>
+cudaError_t Launch(const SkinnyArguments& a, cudaStream_t stream) {
   LaunchShape shape;
-  shape.grid = dim3(split, static_cast<unsigned>((a.m + kColumns - 1) / kColumns),
-                    static_cast<unsigned>((a.n + kRows - 1) / kRows));
-  shape.block = dim3(kRows * 2 + 32);
-  shape.shared_bytes = SkinnyRingBytes(kRows, kColumns, a.stages) + sizeof(Tail<kRows>);
-  shape.cluster = split;
-  return LaunchDependent(SkinnyKernel<kRows, kColumns>, shape, stream, a);
+  shape.grid = dim3(a.split, static_cast<unsigned>((a.m + kColumns - 1) / kColumns),
+                    static_cast<unsigned>((a.n + a.rows - 1) / a.rows));
+  shape.block = dim3(kThreads);
+  shape.shared_bytes = SkinnyRingBytes(a.rows, kColumns, a.stages) +
+                       SkinnySlackBytes(a.rows, kColumns) + sizeof(Tail);
+  shape.cluster = a.split;
+  return LaunchDependent(SkinnyKernel<kGroups, kColumns>, shape, stream, a);
 }
 
-template <int kRows>
-cudaError_t LaunchRows(const SkinnyArguments& a, int split, int columns, cudaStream_t stream) {
-  switch (columns) {
-    case 8:
-      return Launch<kRows, 8>(a, split, stream);
-    case 16:
-      return Launch<kRows, 16>(a, split, stream);
-    case 32:
-      return Launch<kRows, 32>(a, split, stream);
-    case 64:
-      return Launch<kRows, 64>(a, split, stream);
-    case 128:
-      return Launch<kRows, 128>(a, split, stream);
-    default:
-      return cudaErrorInvalidValue;
-  }
+template <int kColumns>
+cudaError_t LaunchColumns(const SkinnyArguments& a, cudaStream_t stream) {
+  return a.rows <= 64 ? Launch<1, kColumns>(a, stream) : Launch<2, kColumns>(a, stream);
 }
 
 }  // namespace
 
-cudaError_t LaunchSkinny(const SkinnyArguments& arguments, const SkinnyPlan& plan, int columns,
-                         cudaStream_t stream) {
-  if (plan.rows == 64) return LaunchRows<64>(arguments, plan.split, columns, stream);
-  if (plan.rows == 128) return LaunchRows<128>(arguments, plan.split, columns, stream);
-  return cudaErrorInvalidValue;
+cudaError_t LaunchSkinny(const SkinnyArguments& arguments, int columns, cudaStream_t stream) {
+  switch (columns) {
+    case 8:
+      return LaunchColumns<8>(arguments, stream);
+    case 16:
+      return LaunchColumns<16>(arguments, stream);
+    case 32:
+      return LaunchColumns<32>(arguments, stream);
+    case 64:
+      return LaunchColumns<64>(arguments, stream);
+    case 128:
+      return LaunchColumns<128>(arguments, stream);
+    default:
+      return cudaErrorInvalidValue;
+  }
 }
 
 }  // namespace hanlin

@@ -1,4 +1,5 @@
-// The heuristics of the skinny product.
+// The heuristics of the skinny product: every multiprocessor gets one block of equal size, with all
+// of its shared memory. Measured on an H100 (docs/gpu_notes.md).
 #include <algorithm>
 
 #include "kernels/gemm/cuda/skinny.h"
@@ -6,42 +7,48 @@
 namespace hanlin {
 namespace {
 
-// Two blocks of different kernels share a multiprocessor.
-constexpr size_t kRingBytes = 104 << 10;
+constexpr int kRingBytes = 208 << 10;
+// Fewer rows read x too often; more splits cost more in the exchange of sums.
+constexpr int64_t kMinRows = 32;
+constexpr int64_t kMinBlocksOfK = 3;  // per block of a cluster
+
+int64_t DivideUp(int64_t value, int64_t by) { return (value + by - 1) / by; }
+
+int ColumnsOf(int64_t m) {
+  int columns = 8;
+  while (columns < m && columns < 128) columns *= 2;
+  return columns;
+}
+
+// The smallest power of two that leaves tiles of kMinRows rows.
+int SplitOf(int64_t n, int64_t k, int multiprocessors) {
+  const int64_t k_blocks = DivideUp(k, kSkinnyDepth);
+  int split = 1;
+  while (split < 2 && n * split < kMinRows * multiprocessors &&
+         k_blocks >= kMinBlocksOfK * split * 2) {
+    split *= 2;
+  }
+  return split;
+}
 
 }  // namespace
 
-absl::StatusOr<SkinnyPlan> PlanSkinny(int64_t n, int64_t k, int multiprocessors) {
-  if (n < 1 || n > (1 << 21)) return InvalidArgument("n is {}, want 1 to 2^21", n);
+absl::StatusOr<SkinnyPlan> PlanSkinny(int64_t m, int64_t n, int64_t k, int multiprocessors) {
+  if (m < 1 || n < 1 || m > (1 << 21) || n > (1 << 21)) {
+    return InvalidArgument("m is {}, n is {}, want 1 to 2^21", m, n);
+  }
   if (k < 8 || k % 8 != 0 || k > (1 << 20)) {
     return InvalidArgument("k is {}, want a multiple of 8 up to 2^20", k);
   }
   if (multiprocessors < 1) return InvalidArgument("{} multiprocessors", multiprocessors);
-  const int64_t k_blocks = (k + kSkinnyDepth - 1) / kSkinnyDepth;
-  const auto split_of = [&](int64_t rows) {
-    const int64_t tiles = (n + rows - 1) / rows;
-    return std::clamp<int64_t>(std::min(multiprocessors / tiles, k_blocks), 1, kSkinnyMaxSplit);
-  };
-  // The larger tile reads x less often; the smaller one fills the device where n is small.
-  SkinnyPlan plan{.rows = 128, .split = static_cast<int>(split_of(128))};
-  const int64_t blocks = (n + 127) / 128 * plan.split;
-  if (blocks * 4 < multiprocessors * int64_t{3}) {
-    const SkinnyPlan small{.rows = 64, .split = static_cast<int>(split_of(64))};
-    if ((n + 63) / 64 * small.split > blocks) plan = small;
-  }
+  SkinnyPlan plan{.split = SplitOf(n, k, multiprocessors), .columns = ColumnsOf(m)};
+  const int64_t waves = DivideUp(n * plan.split, int64_t{multiprocessors} * kSkinnyMaxRows);
+  const int64_t rows = DivideUp(DivideUp(n * plan.split, multiprocessors * waves), 8) * 8;
+  plan.rows = static_cast<int>(std::clamp<int64_t>(rows, 8, kSkinnyMaxRows));
+  const int room = kRingBytes - SkinnySlackBytes(plan.rows, plan.columns);
+  const int stages = std::min(room / SkinnyRingBytes(plan.rows, plan.columns, 1), kSkinnyMaxStages);
+  plan.stages = stages / SkinnyWays(plan.rows) * SkinnyWays(plan.rows);
   return plan;
-}
-
-int SkinnyColumns(int64_t m) {
-  for (int columns = 8; columns < 128; columns *= 2) {
-    if (m <= columns) return columns;
-  }
-  return 128;
-}
-
-int SkinnyStages(int rows, int columns) {
-  const size_t stage = SkinnyRingBytes(rows, columns, 1);
-  return static_cast<int>(std::min<size_t>(kRingBytes / stage, kSkinnyMaxStages));
 }
 
 }  // namespace hanlin

@@ -32,15 +32,21 @@ __device__ __forceinline__ float WarpSum(float value) {
 __device__ __forceinline__ float Low(uint32_t pair) { return __uint_as_float(pair << 16); }
 __device__ __forceinline__ float High(uint32_t pair) { return __uint_as_float(pair & 0xffff0000u); }
 
-// Sum over the block, one barrier; `scratch` [kWarps] must not be in use.
-__device__ __forceinline__ float BlockSum(float value, float* scratch) {
-  value = WarpSum(value);
-  if (threadIdx.x % 32 == 0) scratch[threadIdx.x / 32] = value;
-  __syncthreads();
-  float sum = 0.0f;
+// Sums over the block, all rows with one barrier; `scratch` must not be in use.
+template <int kBatch>
+__device__ __forceinline__ void BlockSums(float (&values)[kBatch], float (*scratch)[kWarps]) {
 #pragma unroll
-  for (int i = 0; i < kWarps; ++i) sum += scratch[i];
-  return sum;
+  for (int b = 0; b < kBatch; ++b) {
+    const float sum = WarpSum(values[b]);
+    if (threadIdx.x % 32 == 0) scratch[b][threadIdx.x / 32] = sum;
+  }
+  __syncthreads();
+#pragma unroll
+  for (int b = 0; b < kBatch; ++b) {
+    values[b] = 0.0f;
+#pragma unroll
+    for (int i = 0; i < kWarps; ++i) values[b] += scratch[b][i];
+  }
 }
 
 __device__ __forceinline__ uint2 Normalized(float4 v, float mean, float scale, float4 g, float4 b) {
@@ -74,54 +80,57 @@ __device__ __forceinline__ void FetchNorm(const GemvParams& p, NormRegisters& no
   }
 }
 
-// LayerNorm of row `row` into xs: mean, then squared distances, from registers.
-__device__ __forceinline__ void NormRow(const GemvParams& p, int row, const NormRegisters& norm,
-                                        float (*scratch)[kWarps], __nv_bfloat16* xs) {
+// LayerNorm of every row into xs: mean, then squared distances. Rows of up to kNormVectors vectors
+// a thread stay in registers and take `norm`; wider ones (kReread) are read three times, from L2.
+template <int kBatch, bool kReread>
+__device__ __forceinline__ void NormRows(const GemvParams& p, const NormRegisters& norm,
+                                         float (*scratch)[kBatch][kWarps], __nv_bfloat16* xs) {
   const int vectors = static_cast<int>(p.k / 4);
-  const float4* x = static_cast<const float4*>(p.x) + static_cast<int64_t>(row) * vectors;
-  float4 v[kNormVectors];
-  float sum = 0.0f;
+  const auto* x = static_cast<const float4*>(p.x);
+  float4 v[kReread ? 1 : kBatch][kNormVectors];
+  // body(j, i, value) for the j-th vector of this thread, the i-th of row b.
+  const auto visit = [&](int b, auto&& body) {
+    if (kReread) {
+      for (int i = threadIdx.x; i < vectors; i += kThreads) body(0, i, __ldcg(x + b * vectors + i));
+    } else {
 #pragma unroll
-  for (int j = 0; j < kNormVectors; ++j) {
-    const int i = threadIdx.x + j * kThreads;
-    if (i < vectors) {
-      v[j] = __ldcg(x + i);
-      sum += Sum(v[j]);
+      for (int j = 0; j < kNormVectors; ++j) {
+        const int i = threadIdx.x + j * kThreads;
+        if (i < vectors) body(j, i, v[kReread ? 0 : b][j]);
+      }
+    }
+  };
+  if (!kReread) {
+#pragma unroll
+    for (int b = 0; b < kBatch; ++b) {
+#pragma unroll
+      for (int j = 0; j < kNormVectors; ++j) {
+        const int i = threadIdx.x + j * kThreads;
+        if (i < vectors) v[kReread ? 0 : b][j] = __ldcg(x + b * vectors + i);
+      }
     }
   }
-  const float mean = BlockSum(sum, scratch[0]) / p.k;
-  float squares = 0.0f;
+  float mean[kBatch] = {};
 #pragma unroll
-  for (int j = 0; j < kNormVectors; ++j) {
-    if (threadIdx.x + j * kThreads < vectors) squares += SquaredDistance(v[j], mean);
+  for (int b = 0; b < kBatch; ++b) {
+    visit(b, [&](int, int, float4 value) { mean[b] += Sum(value); });
   }
-  const float scale = rsqrtf(BlockSum(squares, scratch[1]) / p.k + p.epsilon);
+  BlockSums(mean, scratch[0]);
+  float scale[kBatch] = {};
 #pragma unroll
-  for (int j = 0; j < kNormVectors; ++j) {
-    const int i = threadIdx.x + j * kThreads;
-    if (i < vectors) {
-      reinterpret_cast<uint2*>(xs)[i] = Normalized(v[j], mean, scale, norm.weight[j], norm.bias[j]);
-    }
+  for (int b = 0; b < kBatch; ++b) {
+    mean[b] /= p.k;
+    visit(b, [&](int, int, float4 value) { scale[b] += SquaredDistance(value, mean[b]); });
   }
-}
-
-// The same for rows of any width: x is read three times, from L2.
-__device__ __forceinline__ void NormWideRow(const GemvParams& p, int row, float (*scratch)[kWarps],
-                                            __nv_bfloat16* xs) {
-  const int vectors = static_cast<int>(p.k / 4);
-  const float4* x = static_cast<const float4*>(p.x) + static_cast<int64_t>(row) * vectors;
-  float sum = 0.0f;
-  for (int i = threadIdx.x; i < vectors; i += kThreads) sum += Sum(__ldcg(x + i));
-  const float mean = BlockSum(sum, scratch[0]) / p.k;
-  float squares = 0.0f;
-  for (int i = threadIdx.x; i < vectors; i += kThreads) {
-    squares += SquaredDistance(__ldcg(x + i), mean);
-  }
-  const float scale = rsqrtf(BlockSum(squares, scratch[1]) / p.k + p.epsilon);
-  for (int i = threadIdx.x; i < vectors; i += kThreads) {
-    reinterpret_cast<uint2*>(xs)[i] =
-        Normalized(__ldcg(x + i), mean, scale, reinterpret_cast<const float4*>(p.norm_weight)[i],
-                   reinterpret_cast<const float4*>(p.norm_bias)[i]);
+  BlockSums(scale, scratch[1]);
+#pragma unroll
+  for (int b = 0; b < kBatch; ++b) {
+    scale[b] = rsqrtf(scale[b] / p.k + p.epsilon);
+    visit(b, [&](int j, int i, float4 value) {
+      const float4 g = kReread ? reinterpret_cast<const float4*>(p.norm_weight)[i] : norm.weight[j];
+      const float4 c = kReread ? reinterpret_cast<const float4*>(p.norm_bias)[i] : norm.bias[j];
+      reinterpret_cast<uint2*>(xs + b * p.k)[i] = Normalized(value, mean[b], scale[b], g, c);
+    });
   }
 }
 
@@ -151,7 +160,7 @@ __global__ __launch_bounds__(kThreads) void GemvKernel(const __grid_constant__ G
                                                        int chunk) {
   extern __shared__ __align__(128) uint8_t shared[];
   __shared__ uint64_t barriers[kWarps][kSlots];
-  __shared__ float scratch[kBatch][2][kWarps];
+  __shared__ float scratch[2][kBatch][kWarps];
   const int k = static_cast<int>(p.k);
   const int warp = threadIdx.x / 32;
   const bool leads = threadIdx.x % 32 == 0;
@@ -201,14 +210,7 @@ __global__ __launch_bounds__(kThreads) void GemvKernel(const __grid_constant__ G
       reinterpret_cast<uint4*>(xs)[i] = __ldcg(x + i);
     }
   } else {
-#pragma unroll
-    for (int b = 0; b < kBatch; ++b) {
-      if (kPrologue == Prologue::kNormInRegisters) {
-        NormRow(p, b, norm, scratch[b], xs + b * k);
-      } else {
-        NormWideRow(p, b, scratch[b], xs + b * k);
-      }
-    }
+    NormRows<kBatch, kPrologue == Prologue::kNormReread>(p, norm, scratch, xs);
   }
   __syncthreads();
 
