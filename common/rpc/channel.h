@@ -1,5 +1,6 @@
-// Client channels as Hanlin wants them: keepalive every 10 s, quick reconnects (100 ms to 1 s), no
-// compression, its own connection (no sharing of subchannels between channels). Thread-safe.
+// Client channels as Hanlin wants them: keepalive every 10 s, quick reconnects (after 100 ms to 1
+// s, each attempt may take 3 s), no compression, its own connection (no sharing of subchannels
+// between channels). Thread-safe.
 #ifndef HANLIN_COMMON_RPC_CHANNEL_H_
 #define HANLIN_COMMON_RPC_CHANNEL_H_
 

@@ -46,9 +46,10 @@ class NameServer:
 
 
 class CountingProxy:
-    """Passes TCP connections on to `target` and counts them."""
+    """Passes TCP connections on to `target`, each after `delay` seconds, and counts them."""
 
-    def __init__(self, target):
+    def __init__(self, target, delay=0):
+        self._delay = delay
         host, _, port = target.rpartition(":")
         self._target = (host, int(port))
         self.connections = 0
@@ -63,6 +64,7 @@ class CountingProxy:
             threading.Thread(target=self._pass_on, args=(client,), daemon=True).start()
 
     def _pass_on(self, client):
+        time.sleep(self._delay)
         with client, socket.create_connection(self._target) as upstream:
             for end in (client, upstream):
                 end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -203,6 +205,15 @@ class DiscoveryTest(Case):
             replicas[1].process.kill()
             before = load.done
             wait_until(lambda: load.done >= before + 50, "texts are tokenized by the last one")
+        self.assertEqual(load.errors, [])
+
+    def test_backends_that_take_long_to_connect_are_reached(self):
+        tokenizer = self.start(Process("hanlin-tokenizer", "--address", "127.0.0.1:0"))
+        worker = self.start(null_worker("127.0.0.1:0"))
+        gateway = self.start_gateway(CountingProxy(worker.address, delay=1.5).address,
+                                     CountingProxy(tokenizer.address, delay=1.5).address)
+        with Load(gateway.address, threads=1, tokens=5) as load:
+            wait_until(lambda: load.done > 3, "streams run")
         self.assertEqual(load.errors, [])
 
     def test_a_name_server_that_is_silent_does_not_block_the_end(self):
