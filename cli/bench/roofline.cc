@@ -45,7 +45,7 @@ __attribute__((target_clones("avx512f", "avx2", "default"))) uint64_t Sum(const 
 __attribute__((target("avx512f,avx512bw,avx512vl,avx512bf16"))) double DotBf16(float* sink) {
   __m512i ones = _mm512_set1_epi32(0x3f803f80);
   asm volatile("" : "+v"(ones));  // or the compiler turns products by one into sums
-  const __m512bh x = (__m512bh)ones;
+  const __m512bh x = (__m512bh)ones;  // NOLINT(google-readability-casting): vector types
   __m512 sums[kSums] = {};
   for (int i = 0; i < kIterations; ++i) {
     for (__m512& sum : sums) sum = _mm512_dpbf16_ps(sum, x, x);

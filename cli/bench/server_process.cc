@@ -30,7 +30,7 @@ absl::StatusOr<std::unique_ptr<ServerProcess>> ServerProcess::Start(
   ASSIGN_OR_RETURN(ChildProcess child, ChildProcess::Spawn(argv));
   auto server = std::unique_ptr<ServerProcess>(new ServerProcess(std::move(child)));
   RETURN_IF_ERROR(server->WaitReady());
-  server->drain_ = std::jthread([raw = server.get()](std::stop_token stop) {
+  server->drain_ = std::jthread([raw = server.get()](const std::stop_token& stop) {
     while (!stop.stop_requested() && raw->child_.stderr_fd() >= 0) {
       WaitForOutput(raw->child_);
       raw->Drain();

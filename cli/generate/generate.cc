@@ -35,7 +35,7 @@ void PrintText(std::string_view text) {
 class CancelOnSignal {
  public:
   CancelOnSignal(ShutdownSignal& signal, Backend& backend)
-      : thread_([&signal, &backend](std::stop_token stop) {
+      : thread_([&signal, &backend](const std::stop_token& stop) {
           while (!stop.stop_requested()) {
             if (!signal.WaitFor(absl::Milliseconds(50))) continue;
             backend.CancelAll();
