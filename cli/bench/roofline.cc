@@ -44,7 +44,7 @@ __attribute__((target_clones("avx512f", "avx2", "default"))) uint64_t Sum(const 
 // Each returns the operations done. The result goes to `sink`, so that the loop stays.
 __attribute__((target("avx512f,avx512bw,avx512vl,avx512bf16"))) double DotBf16(float* sink) {
   __m512i ones = _mm512_set1_epi32(0x3f803f80);
-  asm volatile("" : "+v"(ones));  // or the compiler turns products by one into sums
+  asm volatile("" : "+v"(ones));      // or the compiler turns products by one into sums
   const __m512bh x = (__m512bh)ones;  // NOLINT(google-readability-casting): vector types
   __m512 sums[kSums] = {};
   for (int i = 0; i < kIterations; ++i) {
