@@ -169,7 +169,7 @@ __device__ __forceinline__ void LoadQueries(const uint4* q, int64_t row_vectors,
     CopyOrZero(ptx::SharedAddress(shared + ptx::HeadTile<kHeadDim>::Offset(row, chunk)),
                row < rows ? q + row * row_vectors + chunk : q, row < rows);
   }
-  asm volatile("cp.async.commit_group;" ::: "memory");
+  CommitCopies();
   WaitForCopies<0>();
   asm volatile("barrier.sync %0, 128;" ::"r"(group + 1) : "memory");
 }
@@ -253,9 +253,8 @@ __device__ __forceinline__ void StoreRows(const float (&o)[kHeadDim / 2], const 
 }
 
 template <int kHeadDim>
-__global__ __launch_bounds__(kThreads,
-                             1) void PrefillKernel(const __grid_constant__ PrefillAttentionParams p,
-                                                   float scale) {
+__global__ void __launch_bounds__(kThreads, 1)
+    PrefillKernel(const __grid_constant__ PrefillAttentionParams p, float scale) {
   using S = Shape<kHeadDim>;
   extern __shared__ uint8_t unaligned[];
   uint8_t* shared = unaligned + (-ptx::SharedAddress(unaligned)) % kAlignment;
