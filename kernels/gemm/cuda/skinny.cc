@@ -12,7 +12,7 @@ namespace {
 
 // The next kernel may start when this many blocks of k are left to copy: earlier, its copies would
 // only take the memory's time from this one's.
-constexpr int kLead = 3;
+constexpr int kLead = 12;
 
 using EncodeTiled = CUresult(CUtensorMap*, CUtensorMapDataType, cuuint32_t, void*,
                              const cuuint64_t*, const cuuint64_t*, const cuuint32_t*,

@@ -8,9 +8,11 @@ namespace hanlin {
 namespace {
 
 constexpr int kRingBytes = 208 << 10;
-// Fewer rows read x too often; more splits cost more in the exchange of sums.
+// Tiles with fewer rows would read x too often; two blocks share k instead.
 constexpr int64_t kMinRows = 32;
-constexpr int64_t kMinBlocksOfK = 3;  // per block of a cluster
+constexpr int64_t kMinBlocksOfK = 6;  // for two blocks that share k
+// A few multiprocessors stay free: pairs of blocks find their places sooner.
+constexpr int64_t kBlocksOf11 = 10;
 
 int64_t DivideUp(int64_t value, int64_t by) { return (value + by - 1) / by; }
 
@@ -20,15 +22,15 @@ int ColumnsOf(int64_t m) {
   return columns;
 }
 
-// The smallest power of two that leaves tiles of kMinRows rows.
 int SplitOf(int64_t n, int64_t k, int multiprocessors) {
-  const int64_t k_blocks = DivideUp(k, kSkinnyDepth);
-  int split = 1;
-  while (split < 2 && n * split < kMinRows * multiprocessors &&
-         k_blocks >= kMinBlocksOfK * split * 2) {
-    split *= 2;
-  }
-  return split;
+  const bool narrow = n < kMinRows * multiprocessors;
+  return narrow && DivideUp(k, kSkinnyDepth) >= kMinBlocksOfK ? 2 : 1;
+}
+
+// Rows of equal tiles for `blocks` blocks of a wave, as few waves as tiles of kSkinnyMaxRows allow.
+int64_t RowsFor(int64_t n, int64_t blocks) {
+  const int64_t waves = DivideUp(n, blocks * kSkinnyMaxRows);
+  return DivideUp(DivideUp(n, blocks * waves), 8) * 8;
 }
 
 }  // namespace
@@ -42,9 +44,11 @@ absl::StatusOr<SkinnyPlan> PlanSkinny(int64_t m, int64_t n, int64_t k, int multi
   }
   if (multiprocessors < 1) return InvalidArgument("{} multiprocessors", multiprocessors);
   SkinnyPlan plan{.split = SplitOf(n, k, multiprocessors), .columns = ColumnsOf(m)};
-  const int64_t waves = DivideUp(n * plan.split, int64_t{multiprocessors} * kSkinnyMaxRows);
-  const int64_t rows = DivideUp(DivideUp(n * plan.split, multiprocessors * waves), 8) * 8;
-  plan.rows = static_cast<int>(std::clamp<int64_t>(rows, 8, kSkinnyMaxRows));
+  const int64_t all = RowsFor(n * plan.split, multiprocessors);
+  const int64_t most = RowsFor(n * plan.split, DivideUp(multiprocessors * kBlocksOf11, 11));
+  // A tile of more than 64 rows takes a second warpgroup.
+  const int64_t rows = all <= 64 && most > 64 ? all : most;
+  plan.rows = static_cast<int>(std::min<int64_t>(rows, kSkinnyMaxRows));
   const int room = kRingBytes - SkinnySlackBytes(plan.rows, plan.columns);
   const int stages = std::min(room / SkinnyRingBytes(plan.rows, plan.columns, 1), kSkinnyMaxStages);
   plan.stages = stages / SkinnyWays(plan.rows) * SkinnyWays(plan.rows);
