@@ -2,15 +2,16 @@
 # Builds the images with buildah and prints their sizes:
 #   localhost/hanlin:VERSION         all binaries, their libraries and the Chinese word table
 #   localhost/hanlin-poet:VERSION    the same with the model that ships with Hanlin
-# Environment: HANLIN_BUILD, the build folder with the binaries (build); IMAGE_PREFIX (localhost); IMAGE_NAME (hanlin;
-# hanlin-cuda for a build with CUDA); IMAGE_MODEL, the model folder of the second image (models/hanlin-poet; empty = no
-# second image); BUILDAH (buildah), which may carry options such as --root.
+#   localhost/hanlin-cuda:VERSION    the first with CUDA libraries, when IMAGE_CUDA names some
+# Environment: HANLIN_BUILD, the build folder with the binaries (build); IMAGE_PREFIX (localhost); IMAGE_MODEL, the model
+# folder of the second image (models/hanlin-poet; empty = no second image); IMAGE_CUDA, the libraries that the worker loads
+# for --device cuda (libcublasLt.so.13, and libnccl.so.2 for groups of several GPUs), separated by spaces; BUILDAH
+# (buildah), which may carry options such as --root.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 build=${HANLIN_BUILD:-build}
 prefix=${IMAGE_PREFIX:-localhost}
-name=${IMAGE_NAME:-hanlin}
 model=${IMAGE_MODEL-models/hanlin-poet}
 read -ra buildah <<<"${BUILDAH:-buildah}"
 binaries=(hanlin hanlin-gateway hanlin-tokenizer hanlin-worker)
@@ -28,6 +29,7 @@ chmod 1777 "$root/tmp"
 # Where programs look for their loader and libraries.
 ln -s usr/lib "$root/lib"
 ln -s usr/lib "$root/lib64"
+ln -s lib "$root/usr/lib64"
 
 for binary in "${binaries[@]}"; do
   cp "$build/bin/$binary" "$root/usr/bin/"
@@ -56,17 +58,23 @@ cp -L "$build/share/hanlin/jieba.bin" "$root/usr/share/hanlin/"
 
 version=$("$build/bin/hanlin" --version | awk '{print $2}')
 revision=$(git rev-parse --short HEAD 2>/dev/null || echo unknown)
-cp deploy/images/Containerfile deploy/images/Containerfile.model "$context/"
+cp deploy/images/Containerfile* "$context/"
 
 # bud IMAGE CONTAINERFILE ARGUMENTS…
 bud() {
   "${buildah[@]}" bud --isolation chroot --format oci --quiet --tag "$1" --file "$context/$2" "${@:3}" "$context" >/dev/null
   echo "$1 $("${buildah[@]}" images --format '{{.Size}}' "$1")"
 }
-image=$prefix/$name:$version
+image=$prefix/hanlin:$version
 bud "$image" Containerfile --build-arg "VERSION=$version" --build-arg "REVISION=$revision"
 if [ -n "$model" ]; then
   cp -rL "$model" "$context/model"
   bud "$prefix/$(basename "$model"):$version" Containerfile.model --build-arg "BASE=$image" \
     --build-arg "NAME=$(basename "$model")"
+fi
+if [ -n "${IMAGE_CUDA:-}" ]; then
+  mkdir "$context/cuda"
+  read -ra cuda <<<"$IMAGE_CUDA"
+  cp -L "${cuda[@]}" "$context/cuda/"
+  bud "$prefix/hanlin-cuda:$version" Containerfile.cuda --build-arg "BASE=$image"
 fi
