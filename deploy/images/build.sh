@@ -75,6 +75,8 @@ fi
 if [ -n "${IMAGE_CUDA:-}" ]; then
   mkdir "$context/cuda"
   read -ra cuda <<<"$IMAGE_CUDA"
-  cp -L "${cuda[@]}" "$context/cuda/"
+  # With what they need in their turn, and the driver too, which is not here to be asked.
+  { ldd "${cuda[@]}" | grep -oE '/[^ ]+\.so[^ :]*'; ls /lib/x86_64-linux-gnu/lib{dl.so.2,pthread.so.0,rt.so.1}; } |
+    sort -u | xargs cp -Lt "$context/cuda/" "${cuda[@]}"
   bud "$prefix/hanlin-cuda:$version" Containerfile.cuda --build-arg "BASE=$image"
 fi
