@@ -27,10 +27,6 @@ namespace {
 
 // KV blocks of the null device, which has no memory to run out of.
 constexpr int32_t kNullBlocks = 1 << 16;
-// Tokens of a step: enough for products to be efficient, few enough for others' tokens to come
-// soon.
-constexpr int kCpuBatchTokens = 256;
-constexpr int kCudaBatchTokens = 512;
 // For the last messages to reach the gateways.
 constexpr absl::Duration kFlushTime = absl::Milliseconds(500);
 constexpr absl::Duration kSignalInterval = absl::Milliseconds(50);
@@ -189,6 +185,7 @@ class Worker {
                                .leader_address = flags_.leader,
                                .kv_memory = kv_bytes_,
                                .max_running = flags_.max_running,
+                               .max_batch_tokens = BatchTokens(),
                                .batch_invariant = flags_.batch_invariant,
                                .threads = flags_.threads};
     options.progress = [this](double part) { ReportProgress(fmt::format("{:.0f} %", 100 * part)); };

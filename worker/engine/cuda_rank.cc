@@ -37,6 +37,7 @@ absl::StatusOr<std::unique_ptr<CudaRank>> CudaRank::Create(const Options& option
                                          .pool = options.pool,
                                          .max_kv_bytes = options.kv_memory,
                                          .max_sequences = options.max_running,
+                                         .max_tokens_per_pass = options.max_batch_tokens,
                                          .batch_invariant = options.batch_invariant,
                                          .progress = options.progress,
                                          .heartbeat = options.heartbeat}));

@@ -33,6 +33,7 @@ class CudaRank {
     // Bytes of KV cache at most; unset = what the device's memory holds.
     std::optional<uint64_t> kv_memory;
     int32_t max_running = 256;
+    int32_t max_batch_tokens = 512;  // of a step; larger ones run in several passes
     bool batch_invariant = false;
     ThreadPool* pool = nullptr;  // for loading
     std::function<void(double)> progress;

@@ -127,6 +127,7 @@ class LocalModel::Impl {
       options.num_kv_blocks = rank_->num_kv_blocks();
       options.block_tokens = GptModel::block_tokens();
       options.heartbeat = rank_->heartbeat();
+      if (rank_->device_metrics().has_value()) options.max_batch_tokens = kCudaBatchTokens;
       executor = std::move(executor_);
     }
     ASSIGN_OR_RETURN(engine_, Engine::Create(std::move(options), std::move(executor)));

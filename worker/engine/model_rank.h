@@ -39,6 +39,11 @@ absl::StatusOr<ComputeType> ParseComputeType(std::string_view dtype, std::string
 // "fp32" or "bf16".
 std::string_view ToString(ComputeType type);
 
+// Tokens of a step where nothing else is said: enough for products to be efficient, few enough for
+// others' tokens to come soon.
+inline constexpr int32_t kCpuBatchTokens = 256;
+inline constexpr int32_t kCudaBatchTokens = 512;
+
 class ModelRank {
  public:
   struct Options {
@@ -54,7 +59,8 @@ class ModelRank {
     // Bytes of KV cache over all ranks; rank 0's counts. Unset = from the memory that is there.
     std::optional<uint64_t> kv_memory;
     int32_t max_running = 256;
-    bool batch_invariant = false;  // on a GPU; a CPU always is
+    int32_t max_batch_tokens = kCudaBatchTokens;  // of a step, on a GPU
+    bool batch_invariant = false;                 // on a GPU; a CPU always is
     // 0 = the processors divided among the ranks.
     int threads = 0;
     std::function<void(double)> progress;           // part of the weights that is loaded, 0..1

@@ -5,6 +5,7 @@
 #include <mutex>
 #include <string>
 #include <thread>
+#include <utility>
 
 #include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
@@ -48,18 +49,18 @@ class NcclCommunicator final : public CudaCommunicator {
   int size() const override { return size_; }
 
   absl::Status AllReduceSum(float* data, int64_t count, const CudaStream& stream) override {
-    RETURN_IF_ERROR(Check());
-    return Complete(api_->all_reduce(data, data, static_cast<size_t>(count), ncclFloat32, ncclSum,
-                                     comm_, stream.get()),
-                    "ncclAllReduce");
+    return Launch("ncclAllReduce", [&](ncclComm_t comm) {
+      return api_->all_reduce(data, data, static_cast<size_t>(count), ncclFloat32, ncclSum, comm,
+                              stream.get());
+    });
   }
 
   absl::Status GatherColumns(const float* shard, int64_t rows, int64_t columns, float* scratch,
                              float* out, const CudaStream& stream) override {
-    RETURN_IF_ERROR(Check());
-    RETURN_IF_ERROR(Complete(api_->all_gather(shard, scratch, static_cast<size_t>(rows * columns),
-                                              ncclFloat32, comm_, stream.get()),
-                             "ncclAllGather"));
+    RETURN_IF_ERROR(Launch("ncclAllGather", [&](ncclComm_t comm) {
+      return api_->all_gather(shard, scratch, static_cast<size_t>(rows * columns), ncclFloat32,
+                              comm, stream.get());
+    }));
     // scratch is [size][rows][columns].
     const size_t width = static_cast<size_t>(columns) * sizeof(float);
     for (int peer = 0; peer < size_; ++peer) {
@@ -83,8 +84,7 @@ class NcclCommunicator final : public CudaCommunicator {
   }
 
   void Abort(std::string_view reason) override {
-    const std::lock_guard lock(mutex_);
-    AbortLocked(Unavailable("{}", reason));
+    AbortWith(Unavailable("{}", reason)).IgnoreError();
   }
 
  private:
@@ -105,48 +105,72 @@ class NcclCommunicator final : public CudaCommunicator {
     return id;
   }
 
+  // The lock keeps the communicator from being aborted, hence freed, during the call.
+  template <typename Call>
+  absl::Status Launch(std::string_view what, Call call) {
+    ncclResult_t result = ncclSuccess;
+    {
+      const std::lock_guard lock(mutex_);
+      if (comm_ == nullptr) return failure_;
+      result = call(comm_);
+    }
+    return Complete(result, what);
+  }
+
   // A non-blocking communicator may answer "in progress": waits until it knows.
   absl::Status Complete(ncclResult_t result, std::string_view what) {
     const absl::Time deadline = absl::Now() + options_.timeout;
     while (result == ncclInProgress) {
-      const std::lock_guard lock(mutex_);
-      if (comm_ == nullptr) return failure_.ok() ? Unavailable("{}: no group", what) : failure_;
-      if (const ncclResult_t asked = api_->comm_get_async_error(comm_, &result);
-          asked != ncclSuccess) {
-        result = asked;
+      if (absl::Now() > deadline) {
+        return AbortWith(Unavailable("{} took longer than {:.1f} s", what,
+                                     absl::ToDoubleSeconds(options_.timeout)));
       }
-      if (result == ncclInProgress && absl::Now() > deadline) {
-        AbortLocked(Unavailable("{} took longer than {:.1f} s", what,
-                                absl::ToDoubleSeconds(options_.timeout)));
-        return failure_;
-      }
+      RETURN_IF_ERROR(Ask(&result));
       if (result == ncclInProgress) absl::SleepFor(kPollInterval);
     }
     if (result == ncclSuccess) return absl::OkStatus();
+    return AbortWith(Unavailable("{}: {}", what, api_->error_string(result)));
+  }
+
+  // The communicator's state; UNAVAILABLE when it is gone.
+  absl::Status Ask(ncclResult_t* state) {
     const std::lock_guard lock(mutex_);
-    AbortLocked(Unavailable("{}: {}", what, api_->error_string(result)));
-    return failure_;
+    if (comm_ == nullptr) return failure_;
+    const ncclResult_t asked = api_->comm_get_async_error(comm_, state);
+    if (asked != ncclSuccess) *state = asked;
+    return absl::OkStatus();
+  }
+
+  bool IsOverdue() {
+    const std::lock_guard lock(mutex_);
+    return absl::Now() > deadline_ && cudaEventQuery(done_) == cudaErrorNotReady;
   }
 
   void WatchLoop() {
     while (!stop_.WaitForNotificationWithTimeout(kWatchInterval)) {
-      const std::lock_guard lock(mutex_);
-      if (comm_ == nullptr) return;
       ncclResult_t state = ncclSuccess;
-      api_->comm_get_async_error(comm_, &state);
+      if (!Ask(&state).ok()) return;
       if (state != ncclSuccess && state != ncclInProgress) {
-        AbortLocked(Unavailable("NCCL: {}", api_->error_string(state)));
-      } else if (absl::Now() > deadline_ && cudaEventQuery(done_) == cudaErrorNotReady) {
-        AbortLocked(Unavailable("a step took longer than {:.1f} s",
-                                absl::ToDoubleSeconds(options_.timeout)));
+        AbortWith(Unavailable("NCCL: {}", api_->error_string(state))).IgnoreError();
+      } else if (IsOverdue()) {
+        AbortWith(Unavailable("a step took longer than {:.1f} s",
+                              absl::ToDoubleSeconds(options_.timeout)))
+            .IgnoreError();
       }
     }
   }
 
-  void AbortLocked(absl::Status reason) {
-    if (failure_.ok()) failure_ = std::move(reason);
-    if (comm_ != nullptr) api_->comm_abort(comm_);
-    comm_ = nullptr;
+  // Returns the reason that counts, the first one. NCCL may take its time to abort: others hear of
+  // the failure before.
+  absl::Status AbortWith(absl::Status reason) {
+    ncclComm_t comm = nullptr;
+    {
+      const std::lock_guard lock(mutex_);
+      if (failure_.ok()) failure_ = std::move(reason);
+      std::swap(comm, comm_);
+    }
+    if (comm != nullptr) api_->comm_abort(comm);
+    return Check();
   }
 
   const NcclOptions options_;

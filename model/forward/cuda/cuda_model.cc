@@ -37,7 +37,7 @@ absl::Status CudaGptModel::Run(const StepBatch& batch, std::span<float> logits) 
     const PassShape shape = ShapeOf(pass, table_stride_, transformer_->has_decode_rows());
     ASSIGN_OR_RETURN(std::byte* const plan, PlanMemory(&slot, 0, FixedBytes(shape)));
     const int32_t longest = FillPass(pass, limits_.block_tokens, shape, ViewOf(plan, shape));
-    RETURN_IF_ERROR(Upload(plan, FixedBytes(shape)));
+    RETURN_IF_ERROR(Upload(plan, 0, FixedBytes(shape)));
     const CudaTransformer::Pass on_device = OnDevice(shape, longest, false);
     RETURN_IF_ERROR(transformer_->Layers(on_device, stream_));
     for (int32_t row = 0; row < shape.logit_rows; row += max_sequences_) {
@@ -120,9 +120,9 @@ absl::StatusOr<std::byte*> CudaGptModel::PlanMemory(Slot* slot, size_t index, si
   return slot->plans[index].data();
 }
 
-absl::Status CudaGptModel::Upload(const std::byte* plan, size_t bytes) {
+absl::Status CudaGptModel::Upload(const std::byte* from, size_t offset, size_t bytes) {
   return CudaStatus(
-      cudaMemcpyAsync(plan_.data(), plan, bytes, cudaMemcpyHostToDevice, stream_.get()),
+      cudaMemcpyAsync(plan_.data() + offset, from, bytes, cudaMemcpyHostToDevice, stream_.get()),
       "copy of a step plan");
 }
 
@@ -144,10 +144,11 @@ absl::Status CudaGptModel::BeginGraph(const Pass& pass, const Graph& graph,
   FillPass(pass, limits_.block_tokens, shape, view);
   std::vector<CountedRow> counted;
   const size_t extra = FillSamples(samples, shape, view, &counted);
-  RETURN_IF_ERROR(Upload(plan, fixed + extra));
+  // The graph fetches the fixed part by itself.
+  if (extra > 0) RETURN_IF_ERROR(Upload(plan + fixed, fixed, extra));
   RETURN_IF_ERROR(CountIds(counted, ViewOf(plan_.data(), shape).extra));
   graph_replays_.fetch_add(1, std::memory_order_relaxed);
-  return graph.graph.Launch(stream_);
+  return graph.graphs[slot - slots_].Launch(stream_);
 }
 
 absl::Status CudaGptModel::BeginEager(const std::vector<Pass>& passes,
@@ -167,7 +168,7 @@ absl::Status CudaGptModel::BeginEager(const std::vector<Pass>& passes,
     const int32_t longest = FillPass(pass, limits_.block_tokens, shape, view);
     std::vector<CountedRow> counted;
     const size_t extra = last ? FillSamples(samples, shape, view, &counted) : 0;
-    RETURN_IF_ERROR(Upload(plan, fixed + extra));
+    RETURN_IF_ERROR(Upload(plan, 0, fixed + extra));
     const CudaTransformer::Pass on_device = OnDevice(shape, longest, false);
     if (last) RETURN_IF_ERROR(CountIds(counted, on_device.plan.extra));
     RETURN_IF_ERROR(transformer_->Layers(on_device, stream_));
@@ -175,7 +176,7 @@ absl::Status CudaGptModel::BeginEager(const std::vector<Pass>& passes,
       RETURN_IF_ERROR(transformer_->Logits(on_device, 0, rows, logits, stream_));
       logits += static_cast<size_t>(rows) * config_.vocab_size;
     }
-    if (last && !samples.empty()) RETURN_IF_ERROR(Sample(shape, on_device.plan));
+    if (last && !samples.empty()) RETURN_IF_ERROR(Sample(shape, on_device.plan, *slot));
     eager_passes_.fetch_add(1, std::memory_order_relaxed);
   }
   return absl::OkStatus();
@@ -191,7 +192,7 @@ absl::Status CudaGptModel::CountIds(const std::vector<CountedRow>& counted,
   return absl::OkStatus();
 }
 
-absl::Status CudaGptModel::Sample(const PassShape& shape, const PassView& view) {
+absl::Status CudaGptModel::Sample(const PassShape& shape, const PassView& view, const Slot& slot) {
   const DrawLayout layout(max_sequences_);
   std::byte* const draws = draws_.data();
   ASSIGN_OR_RETURN(const SamplePlan plan,
@@ -207,7 +208,7 @@ absl::Status CudaGptModel::Sample(const PassShape& shape, const PassView& view) 
                      .banned = reinterpret_cast<const int32_t*>(view.extra),
                      .counts = counts_.data(),
                      .drawn = drawn_.data(),
-                     .ids = reinterpret_cast<int32_t*>(draws),
+                     .ids = reinterpret_cast<int32_t*>(slot.draws.data()),
                      .logprob = reinterpret_cast<float*>(draws + layout.logprobs),
                      .top_ids = reinterpret_cast<int32_t*>(draws + layout.top_ids),
                      .top_logprobs = reinterpret_cast<float*>(draws + layout.top_logprobs)},
@@ -215,14 +216,13 @@ absl::Status CudaGptModel::Sample(const PassShape& shape, const PassView& view) 
 }
 
 absl::Status CudaGptModel::DownloadDraws(std::span<const CudaSampleRow> samples, Slot* slot) {
-  const bool logprobs = std::ranges::any_of(
-      samples, [](const CudaSampleRow& sample) { return sample.slot.logprobs >= 0; });
   slot->rows = static_cast<int32_t>(samples.size());
-  const size_t bytes =
-      logprobs ? DrawLayout(max_sequences_).bytes : samples.size() * sizeof(int32_t);
-  if (bytes > 0) {
-    RETURN_IF_CUDA_ERROR(cudaMemcpyAsync(slot->draws.data(), draws_.data(), bytes,
-                                         cudaMemcpyDeviceToHost, stream_.get()));
+  // The ids are written to the host by the sampler itself.
+  if (std::ranges::any_of(samples, [](const auto& sample) { return sample.slot.logprobs >= 0; })) {
+    const DrawLayout layout(max_sequences_);
+    RETURN_IF_CUDA_ERROR(
+        cudaMemcpyAsync(slot->draws.data() + layout.logprobs, draws_.data() + layout.logprobs,
+                        layout.bytes - layout.logprobs, cudaMemcpyDeviceToHost, stream_.get()));
   }
   return slot->done.Record(stream_);
 }

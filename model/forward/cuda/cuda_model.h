@@ -1,11 +1,11 @@
 // One tensor-parallel rank of a GPT on a GPU: its slice of the weights, its heads of the KV cache,
 // the forward pass over a step plan, and the draw of the next tokens.
 //
-// A step is uploaded by one copy from pinned memory, runs without the host, and its draws come back
-// by one copy. Two steps may be in flight: the second may feed on ids that the first draws (an id
-// -1 - r in its plan), so the device never waits for the host. Steps in which every sequence has
-// one token are replayed from CUDA graphs, one per batch bucket; others are launched kernel by
-// kernel, in passes of bounded size.
+// A step's plan goes up through pinned memory, the step runs without the host, and its draws come
+// back through pinned memory. Two steps may be in flight: the second may feed on ids that the first
+// draws (an id -1 - r in its plan), so the device never waits for the host. Steps in which every
+// sequence has one token are replayed from CUDA graphs, one per batch bucket; others are launched
+// kernel by kernel, in passes of bounded size.
 //
 // Thread safety: one thread at a time; metrics() from any.
 #ifndef HANLIN_MODEL_FORWARD_CUDA_CUDA_MODEL_H_
@@ -100,7 +100,7 @@ class CudaGptModel : public ForwardModel {
   struct Graph {
     int32_t bucket;
     PassShape shape;
-    CudaGraph graph;
+    CudaGraph graphs[kMaxInFlight];  // by slot: they differ in the pinned memory they use
   };
   // Pinned memory of a step's uploads and draws.
   struct Slot {
@@ -118,23 +118,22 @@ class CudaGptModel : public ForwardModel {
   absl::Status WarmUp();
   absl::Status AllocateKv(const Options& options);
   absl::Status CaptureGraphs();
-  absl::StatusOr<CudaGraph> Capture(const PassShape& shape);
+  absl::StatusOr<CudaGraph> Capture(const PassShape& shape, Slot* slot);
 
   PassShape BucketShape(int32_t bucket) const;
   const Graph* FindGraph(const Pass& pass, const PassShape& shape) const;
   // The `index`-th plan buffer of the slot, of at least `bytes`.
   absl::StatusOr<std::byte*> PlanMemory(Slot* slot, size_t index, size_t bytes);
-  absl::Status Upload(const std::byte* plan, size_t bytes);
+  // To the plan on the device.
+  absl::Status Upload(const std::byte* from, size_t offset, size_t bytes);
   CudaTransformer::Pass OnDevice(const PassShape& shape, int32_t max_segment_tokens,
                                  bool all_rows) const;
-  // Layers and logits of the first `rows` rows at `first_row` of the logits, kernel by kernel.
-  absl::Status RunEager(const Pass& pass, Slot* slot, size_t index);
   absl::Status BeginGraph(const Pass& pass, const Graph& graph,
                           std::span<const CudaSampleRow> samples, Slot* slot);
   absl::Status BeginEager(const std::vector<Pass>& passes, std::span<const CudaSampleRow> samples,
                           Slot* slot);
   absl::Status CountIds(const std::vector<CountedRow>& counted, const std::byte* extra);
-  absl::Status Sample(const PassShape& shape, const PassView& view);
+  absl::Status Sample(const PassShape& shape, const PassView& view, const Slot& slot);
   absl::Status DownloadDraws(std::span<const CudaSampleRow> samples, Slot* slot);
   void Beat();
 
@@ -158,7 +157,7 @@ class CudaGptModel : public ForwardModel {
   DeviceBuffer<float> logits_;     // [max_sequences, vocabulary]
   DeviceBuffer<uint16_t> counts_;  // [max_sequences, vocabulary] of rows with penalties
   DeviceBuffer<int32_t> drawn_;    // [max_sequences] by the last step, read by the next
-  DeviceBuffer<std::byte> draws_;  // ids, log-probabilities: DrawLayout
+  DeviceBuffer<std::byte> draws_;  // log-probabilities: DrawLayout
   std::vector<Graph> graphs_;      // by bucket, ascending
   Slot slots_[kMaxInFlight];
   int next_slot_ = 0;

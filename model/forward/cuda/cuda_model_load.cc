@@ -6,6 +6,7 @@
 #include "kernels/attention/cuda/paged_attention.h"
 #include "model/forward/cuda/cuda_model.h"
 #include "model/forward/cuda/draw_layout.h"
+#include "model/forward/cuda/upload.h"
 
 namespace hanlin {
 namespace {
@@ -211,12 +212,14 @@ PassShape CudaGptModel::BucketShape(int32_t bucket) const {
           .table_stride = table_stride_};
 }
 
-absl::StatusOr<CudaGraph> CudaGptModel::Capture(const PassShape& shape) {
+absl::StatusOr<CudaGraph> CudaGptModel::Capture(const PassShape& shape, Slot* slot) {
+  ASSIGN_OR_RETURN(std::byte* const plan, PlanMemory(slot, 0, FixedBytes(shape)));
   return CudaGraph::Capture(stream_, [&]() -> absl::Status {
+    RETURN_IF_CUDA_ERROR(LaunchUpload(plan, plan_.data(), FixedBytes(shape), stream_.get()));
     const CudaTransformer::Pass pass = OnDevice(shape, /*max_segment_tokens=*/1, true);
     RETURN_IF_ERROR(transformer_->Layers(pass, stream_));
     RETURN_IF_ERROR(transformer_->Logits(pass, 0, shape.logit_rows, logits_.data(), stream_));
-    return Sample(shape, pass.plan);
+    return Sample(shape, pass.plan, *slot);
   });
 }
 
@@ -225,8 +228,11 @@ absl::Status CudaGptModel::CaptureGraphs() {
   for (const int32_t bucket : kBuckets) {
     if (bucket > max_sequences_ || bucket > max_tokens_) break;
     const PassShape shape = BucketShape(bucket);
-    ASSIGN_OR_RETURN(CudaGraph graph, Capture(shape));
-    graphs_.push_back({bucket, shape, std::move(graph)});
+    Graph graph{.bucket = bucket, .shape = shape};
+    for (int slot = 0; slot < kMaxInFlight; ++slot) {
+      ASSIGN_OR_RETURN(graph.graphs[slot], Capture(shape, &slots_[slot]));
+    }
+    graphs_.push_back(std::move(graph));
   }
   return absl::OkStatus();
 }

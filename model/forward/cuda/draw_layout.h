@@ -1,5 +1,5 @@
-// Where the draws of a step lie in one buffer, on the device and in pinned memory: ids first, so
-// that a step without log-probabilities copies them alone.
+// Where the draws of a step lie in one buffer, on the device and in pinned memory: ids, which the
+// sampler writes to pinned memory alone, then what is copied when log-probabilities are asked for.
 #ifndef HANLIN_MODEL_FORWARD_CUDA_DRAW_LAYOUT_H_
 #define HANLIN_MODEL_FORWARD_CUDA_DRAW_LAYOUT_H_
 
