@@ -39,6 +39,7 @@ struct alignas(16) Scratch {
   uint32_t warp_low[2][kWarps];
   uint32_t peer_low[2];
   uint64_t crossing_before;
+  uint32_t bar;  // of the draw: an ordered score that one of the ids has
   int32_t crossing_bin;
   int32_t border_count;  // in rank 0, as is the border
   Cut cut;

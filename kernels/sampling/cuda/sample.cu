@@ -23,7 +23,6 @@ struct Key {
 struct Best {
   float score = -INFINITY;
   int32_t id = kAnyId;
-  float bar = -INFINITY;  // a score that the warp has reached
 };
 
 // Running maximum with its first id, and the minimum of what is not -infinity.
@@ -67,25 +66,33 @@ __device__ __forceinline__ void ReadFour(int counter, int counters, float (&x)[4
   }
 }
 
+__device__ __forceinline__ float Exp2(float x) {
+  float result;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
+  return result;
+}
+
 // Step 7 for the four ids of a counter. The noise is at most -log(v) of the uniform number v, so
-// that few words are small enough to win; the others are spared the exact noise. All lanes of a
-// warp come here together.
+// that few words are small enough to reach the bar, a score that some warp of the block has found;
+// the others are spared the exact noise. All lanes of a warp come here together.
 __device__ __forceinline__ void Consider(const Row& row, const Key& key, const Cut& cut,
                                          int counter, const float (&x)[4], Best& best) {
+  Scratch& s = Own();
+  const float bar = law::FromOrdered(*const_cast<volatile uint32_t*>(&s.bar));
   const float before = best.score;
   const float largest = fmaxf(fmaxf(x[0], x[1]), fmaxf(x[2], x[3]));
-  if (largest >= cut.value && largest + kLargestNoise >= best.bar) {
+  if (largest >= cut.value && largest + kLargestNoise >= bar) {
     uint32_t words[4];
     law::Philox(row.first / 4 + counter, key.position, key.choice, key.seed, words);
     const uint32_t least = min(min(words[0], words[1]), min(words[2], words[3]));
-    const float margin = fmaf(fabsf(largest) + fabsf(best.bar), 1e-6f, 0.01f);
-    const float reach = exp2f((largest - best.bar + margin) * 1.442695f);
+    const float margin = fmaf(fabsf(largest) + fabsf(bar), 1e-6f, 0.01f);
+    const float reach = Exp2((largest - bar + margin) * 1.442695f);
     if (!(__uint2float_rn(least) * 0x1p-32f > reach)) {
 #pragma unroll 1
       for (int w = 0; w < 4; ++w) {
         const float v = law::Uniform(Choose(words, w));
         const float logit = Choose(x, w);
-        if (!(fmaf(__log2f(v), -0.6931472f, logit) + margin >= best.bar)) continue;
+        if (!(fmaf(__log2f(v), -0.6931472f, logit) + margin >= bar)) continue;
         const int32_t id = row.first + IndexOf(counter) + 16 * w;
         if (!Keeps(cut, logit, id)) continue;
         const float score = logit + law::Gumbel(v);
@@ -97,8 +104,8 @@ __device__ __forceinline__ void Consider(const Row& row, const Key& key, const C
     }
   }
   if (__any_sync(kFull, best.score > before)) {
-    best.bar =
-        fmaxf(best.bar, law::FromOrdered(__reduce_max_sync(kFull, law::Ordered(best.score))));
+    const uint32_t reached = __reduce_max_sync(kFull, law::Ordered(best.score));
+    if (threadIdx.x % 32 == 0) atomicMax(&s.bar, reached);
   }
 }
 
@@ -234,7 +241,8 @@ __device__ __forceinline__ int32_t Draw(Row& row, const Key& key, const Cut& cut
   Best best;
   best.id = extremes.max_id;
   best.score = extremes.max + law::Noise(best.id, key.position, key.choice, key.seed);
-  best.bar = best.score;
+  if (threadIdx.x == 0) Own().bar = law::Ordered(best.score);
+  __syncthreads();
   const int counters = row.size / 4;
   for (int base = threadIdx.x / 32 * 32; base < counters; base += kThreads) {
     const int counter = base + threadIdx.x % 32;

@@ -69,7 +69,7 @@ struct CudaSampleParams {
 
 inline constexpr int kSampleThreads = 1024;
 inline constexpr int kSampleMaxCluster = 8;  // what every device of compute capability 9 offers
-inline constexpr int kSampleScratchBytes = 12336;  // of shared memory, before the logits
+inline constexpr int kSampleScratchBytes = 12352;  // of shared memory, before the logits
 
 // How a batch is laid out on the device; PlanSample chooses it.
 struct SamplePlan {
