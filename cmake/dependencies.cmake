@@ -19,7 +19,7 @@ pkg_check_modules(utf8proc REQUIRED IMPORTED_TARGET libutf8proc)
 pkg_check_modules(sentencepiece REQUIRED IMPORTED_TARGET sentencepiece)
 
 # Under TSan the instrumented program meets uninstrumented libraries: they are told apart by file, so they are shared
-# there, and what links sentencepiece is left out (tests/tsan.supp).
+# there.
 option(HANLIN_STATIC_GRPC "Link gRPC, protobuf and abseil statically" ON)
 
 # Debian's package names the shared abseil libraries; the archives lie beside them.
