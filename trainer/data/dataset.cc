@@ -161,7 +161,7 @@ absl::StatusOr<SampleStore> LoadSamples(const DataSetOptions& options, const Tok
   if (store.size() == 0) {
     return InvalidArgument("{}: no usable row, want at least one", fmt::join(options.files, ", "));
   }
-  if (!cache.empty()) {
+  if (!cache.empty() && options.write_cache) {
     std::error_code ignored;  // writing says what is wrong
     std::filesystem::create_directories(rules.cache, ignored);
     RETURN_IF_ERROR(WriteFileAtomically(cache, store.Serialize()));

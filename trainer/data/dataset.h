@@ -20,7 +20,8 @@ namespace hanlin {
 struct DataSetOptions {
   std::vector<std::string> files;
   TrainConfig::Data rules;
-  int32_t vocab_size = 0;  // of the model
+  int32_t vocab_size = 0;   // of the model
+  bool write_cache = true;  // false on all ranks of a run but one
   // Told what happens: rows left out, cache read or written.
   std::function<void(const std::string&)> report;
 };

@@ -100,6 +100,8 @@ absl::Status Trainer::LoadData(const ModelConfig& model) {
   options.rules = config_.data;
   options.vocab_size = model.vocab_size;
   options.report = [this](const std::string& text) { Message(text); };
+  options.write_cache = options_.observer != nullptr;
+  if (!options.write_cache) RETURN_IF_ERROR(WaitForCache());
   ASSIGN_OR_RETURN(train_, LoadSamples(options, *tokenizer, pool_));
   int64_t cut = 0;
   for (size_t i = 0; i < train_.size(); ++i) {
@@ -111,10 +113,23 @@ absl::Status Trainer::LoadData(const ModelConfig& model) {
   }
   Message(fmt::format("{} training samples, {} of them cut to data.sequence_length {}",
                       train_.size(), cut, rules_.sequence_length));
-  if (config_.data.valid.empty()) return absl::OkStatus();
-  options.files = config_.data.valid;
-  ASSIGN_OR_RETURN(valid_, LoadSamples(options, *tokenizer, pool_));
-  Message(fmt::format("{} validation samples", valid_.size()));
+  if (!config_.data.valid.empty()) {
+    options.files = config_.data.valid;
+    ASSIGN_OR_RETURN(valid_, LoadSamples(options, *tokenizer, pool_));
+    Message(fmt::format("{} validation samples", valid_.size()));
+  }
+  return options.write_cache ? WaitForCache() : absl::OkStatus();
+}
+
+// The rank that writes comes here when its data are in the cache, the others before they look
+// there. Everyone of a tensor-parallel group waits for its rank 0, who waits for the rank that
+// writes.
+absl::Status Trainer::WaitForCache() {
+  if (config_.data.cache.empty()) return absl::OkStatus();
+  constexpr absl::Duration kTokenizing = absl::Hours(2);
+  for (Communicator* const group : {options_.data, options_.tensor}) {
+    if (group != nullptr) RETURN_IF_ERROR(group->WaitForAll(kTokenizing));
+  }
   return absl::OkStatus();
 }
 
@@ -133,6 +148,11 @@ absl::Status Trainer::MakeModel(const ModelConfig& model) {
   options.adamw = {config_.optimizer.beta1, config_.optimizer.beta2, config_.optimizer.eps};
   RETURN_IF_ERROR(SetGroups(config_, &options));
   ASSIGN_OR_RETURN(model_, MakeCpuTrainModel(options, pool_));
+  const int64_t held = model_->layout().size();
+  const TrainModel::Range owned = model_->OwnedRange();
+  Message(fmt::format("{} parameters, {} on this rank; parameters, gradients and moments: {} MiB",
+                      model.num_parameters(), held,
+                      (8 * held + 8 * (owned.end - owned.begin)) >> 20));
   if (config_.init == "random") {
     return LoadParameters(*Checkpoint::Random(model, static_cast<uint64_t>(config_.seed)), *model_);
   }

@@ -68,6 +68,7 @@ class Trainer {
   };
 
   absl::Status LoadData(const ModelConfig& model);
+  absl::Status WaitForCache();
   absl::Status MakeModel(const ModelConfig& model);
   absl::Status Resume();
   absl::StatusOr<StepOutcome> Step(const SampleIndices& samples);

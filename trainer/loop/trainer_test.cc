@@ -143,6 +143,7 @@ TEST_F(TrainerTest, ReplicasTensorRanksAndMicroBatchesAgree) {
     std::vector<std::string> overrides = plain;
     overrides.push_back(fmt::format("data.packing={}", packing));
     overrides.push_back(fmt::format("parallel.tensor={}", tp));
+    overrides.push_back(fmt::format("data.cache={}/cache-{}-{}", directory_.path(), tp, dp));
     const TrainConfig config = Config(fmt::format("grid-{}-{}", tp, dp), overrides);
     Recorder recorder;
     RunGrid(tp, dp, [&](Communicator& tensor, Communicator& data, int t, int d) {
