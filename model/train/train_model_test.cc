@@ -173,6 +173,7 @@ GridOutcome RunOnGrid(int tp, int dp, bool zero) {
 }
 
 TEST(TrainModel, TensorAndDataParallelRanksAgreeWithOneProcess) {
+  const ParameterLayout layout(SmallConfig(), 1);
   const GridOutcome want = RunOnGrid(1, 1, true);
   struct Grid {
     int tp, dp;
@@ -186,7 +187,7 @@ TEST(TrainModel, TensorAndDataParallelRanksAgreeWithOneProcess) {
       EXPECT_NEAR(got.losses[i], want.losses[i], 1e-5 * want.losses[i]) << what << " step " << i;
       EXPECT_NEAR(got.norms[i], want.norms[i], 1e-5 * want.norms[i]) << what << " step " << i;
     }
-    for (const ParameterSlot& slot : ParameterLayout(SmallConfig(), 1).slots()) {
+    for (const ParameterSlot& slot : layout.slots()) {
       double largest = 1e-3;
       for (int64_t i = slot.offset; i < slot.offset + slot.shape.size(); ++i) {
         largest = std::max(largest, std::abs(double{want.gradient[i]}));
