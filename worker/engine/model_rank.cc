@@ -106,14 +106,12 @@ absl::Status ModelRank::AgreeOnBlocks(const Options& options) {
   std::vector<std::byte> message(sizeof(num_kv_blocks_));
   if (options.rank == 0) {
     ASSIGN_OR_RETURN(const uint64_t available, AvailableMemoryBytes());
-    const absl::StatusOr<int32_t> blocks =
-        PlanKvBlocks({.config = config_,
-                      .type = type_,
-                      .tp = options.tp,
-                      .max_running = options.max_running,
-                      .max_batch_tokens = options.max_batch_tokens,
-                      .available_bytes = available,
-                      .kv_bytes = options.kv_memory});
+    const absl::StatusOr<int32_t> blocks = PlanKvBlocks({.config = config_,
+                                                         .type = type_,
+                                                         .tp = options.tp,
+                                                         .max_running = options.max_running,
+                                                         .available_bytes = available,
+                                                         .kv_bytes = options.kv_memory});
     if (!blocks.ok()) {
       communicator_->Abort(Message(blocks.status()));
       return blocks.status();
