@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "cli/bench/forward_bench.h"
+#include "cli/bench/serve_bench.h"
 #include "cli/bench/service_bench.h"
 #include "cli/bench/tokenize_bench.h"
 #include "cli/command.h"
@@ -145,6 +146,74 @@ void AddLoad(CLI::App& bench, Runner& run) {
   SetRun(command, run, options, BenchLoad);
 }
 
+// Which service, and the model and device of one that is started.
+void AddServiceFlags(CLI::App* command, ServeBenchOptions& options) {
+  command->add_option("--target", options.target, "HOST:PORT of a service (default: starts one)");
+  command->add_option("--tls-ca", options.tls_ca, "PEM certificate to check the service by");
+  CLI::Option* model = command->add_option("--model", options.model,
+                                           "Model folder of the service that is started (default: "
+                                           "the model that ships with Hanlin)");
+  command
+      ->add_option("--preset,--random-weights", options.preset,
+                   "Preset with random weights: base, large, 1.3B, …")
+      ->excludes(model);
+  command->add_option("--device", options.device, "cpu or cuda")
+      ->check(CLI::IsMember({"cpu", "cuda"}))
+      ->capture_default_str();
+  command->add_option("--dtype", options.dtype, "auto, fp32 or bf16")
+      ->check(CLI::IsMember({"auto", "fp32", "bf16"}))
+      ->capture_default_str();
+  command->add_flag("--batch-invariant", options.batch_invariant,
+                    "On a GPU: in the mode in which ids do not depend on what else runs");
+  command->add_option("--kv-memory", options.kv_memory, "Its KV cache, e.g. 2GiB");
+}
+
+void AddServeBench(CLI::App& bench, Runner& run) {
+  auto options = std::make_shared<ServeBenchOptions>();
+  CLI::App* command =
+      bench.add_subcommand("serve", "The whole service in a steady state, beside the raw model");
+  AddServiceFlags(command, *options);
+  command->add_option("--concurrency", options->concurrency, "Requests in flight")
+      ->check(CLI::Range(1, 10000))
+      ->capture_default_str();
+  command->add_option("--requests", options->requests, "Requests to measure, at least")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  command->add_option("--seconds", options->seconds, "Time to measure for, at least")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  command
+      ->add_option("--prompt-tokens", options->prompt_tokens,
+                   "Mean; lengths are uniform in a quarter to seven quarters of it")
+      ->check(CLI::Range(1, 1 << 20))
+      ->capture_default_str();
+  command->add_option("--output-tokens", options->output_tokens, "Likewise")
+      ->check(CLI::Range(1, 1 << 20))
+      ->capture_default_str();
+  command->add_flag("--greedy", options->greedy, "Greedy draws (default: the model's sampling)");
+  command->add_option("--seed", options->seed, "Of lengths, ids and draws")->capture_default_str();
+  command
+      ->add_option("--decode-ms", options->decode_ms,
+                   "Milliseconds of a step in bench decode, --batch as many as --concurrency")
+      ->check(CLI::PositiveNumber);
+  command
+      ->add_option("--prefill-ms-per-1k", options->prefill_ms_per_1k,
+                   "Milliseconds of 1000 tokens in bench prefill")
+      ->check(CLI::PositiveNumber);
+  command->footer(
+      "TTFT time to first token, TPOT time per output token, ITL gap between messages, E2EL whole "
+      "request. With the raw\n"
+      "figures: share = output tokens a second / (1 / (t_decode + r * t_prefill)), times a token, "
+      "r "
+      "prompt tokens per output token.\n"
+      "\n"
+      "Examples:\n"
+      "  hanlin bench serve --requests 200 --seconds 10 --prompt-tokens 64 --output-tokens 32\n"
+      "  hanlin bench serve --device cuda --preset 2.7B --concurrency 128 --decode-ms 9.4 "
+      "--prefill-ms-per-1k 9.0 --json");
+  SetRun(command, run, options, BenchServe);
+}
+
 void AddStart(CLI::App& bench, Runner& run) {
   auto options = std::make_shared<StartBenchOptions>();
   CLI::App* command =
@@ -159,8 +228,8 @@ void AddStart(CLI::App& bench, Runner& run) {
 }  // namespace
 
 void AddBench(CLI::App& app, Runner& run) {
-  CLI::App* bench =
-      app.add_subcommand("bench", "Measure decode, prefill, tokenizing, load and start");
+  CLI::App* bench = app.add_subcommand(
+      "bench", "Measure decode, prefill, tokenizing, load, the service and start");
   bench->require_subcommand(1);
   AddForward(*bench, run, "decode",
              "One token a sequence: bytes a second beside the rate of reading", BenchDecode);
@@ -168,6 +237,7 @@ void AddBench(CLI::App& app, Runner& run) {
              BenchPrefill);
   AddTokenizeBench(*bench, run);
   AddLoad(*bench, run);
+  AddServeBench(*bench, run);
   AddStart(*bench, run);
 }
 

@@ -23,6 +23,8 @@ using Clock = std::chrono::steady_clock;
 
 double Seconds(Clock::duration duration) { return std::chrono::duration<double>(duration).count(); }
 
+constexpr absl::Duration kInfoTimeout = absl::Seconds(30);
+
 // One request in flight. Its operations follow one another: start, reads, finish.
 struct Call {
   enum class Step { kStart, kRead, kFinish };
@@ -37,27 +39,32 @@ struct Call {
   Clock::time_point last;
   int64_t tokens = 0;
   int64_t worker_first_token_us = -1;
+  bool ramp_up = false;  // one of the first, which start together
+  RequestTrace trace;
 };
 
 class LoadRun {
  public:
   LoadRun(const LoadOptions& options, const std::shared_ptr<grpc::Channel>& channel)
-      : options_(options), stub_(v1::TextGenerationService::NewStub(channel)) {}
+      : options_(options),
+        stub_(v1::TextGenerationService::NewStub(channel)),
+        ramp_up_left_(options.streams) {}
 
   absl::StatusOr<LoadResult> Run() {
     Progress progress("load");
     start_ = Clock::now();
-    while (finished_ < options_.total) {
+    while (!Done()) {
       StartDue();
       void* tag = nullptr;
       bool ok = false;
       const auto next = queue_.AsyncNext(&tag, &ok, NextStart());
       if (next == grpc::CompletionQueue::GOT_EVENT) Advance(static_cast<Call*>(tag), ok);
-      progress.Update(static_cast<double>(finished_) / options_.total);
+      progress.Update(Fraction());
     }
     result_.elapsed = Seconds(Clock::now() - start_);
     queue_.Shutdown();
-    if (result_.whole.empty()) return first_error_;
+    if (result_.whole.empty() || (Steady() && result_.steady_end <= result_.steady_begin))
+      return first_error_;
     return std::move(result_);
   }
 
@@ -69,9 +76,20 @@ class LoadRun {
                         std::chrono::duration<double>(started_ / options_.rate));
   }
 
-  bool MayStart() const {
-    return started_ < options_.total && started_ - finished_ < options_.streams;
+  bool Steady() const { return options_.steady > absl::ZeroDuration(); }
+  bool MayStart() const { return !StartedAll() && started_ - finished_ < options_.streams; }
+  bool StartedAll() const { return Steady() ? closed_ : started_ >= options_.total; }
+  bool Done() const { return StartedAll() && finished_ == started_; }
+
+  double Fraction() const {
+    if (!Steady()) return static_cast<double>(finished_) / options_.total;
+    if (ramp_up_left_ > 0) return 0;
+    const double time = (Now() - result_.steady_begin) / absl::ToDoubleSeconds(options_.steady);
+    const double requests = static_cast<double>(finished_ - begin_finished_) / options_.total;
+    return std::clamp(std::min(time, requests), 0.0, 1.0);
   }
+
+  double Now() const { return Seconds(Clock::now() - start_); }
 
   std::chrono::system_clock::time_point NextStart() const {
     const auto now = std::chrono::system_clock::now();
@@ -85,7 +103,12 @@ class LoadRun {
       auto* call = new Call;  // owned by the queue until its finish
       call->context.set_deadline(absl::ToChronoTime(absl::Now() + options_.request_timeout));
       call->sent = Clock::now();
-      const auto& request = options_.requests[started_ % options_.requests.size()];
+      const v1::StreamGenerateRequest request =
+          options_.make_request ? options_.make_request(started_)
+                                : options_.requests[started_ % options_.requests.size()];
+      call->ramp_up = started_ < options_.streams;
+      call->trace.prompt_tokens = request.prompt().token_ids().ids_size();
+      call->trace.sent = Seconds(call->sent - start_);
       call->reader = stub_->AsyncStreamGenerate(&call->context, request, &queue_, call);
       ++started_;
     }
@@ -114,6 +137,7 @@ class LoadRun {
       }
       call->tokens += call->piece.ids_size();
       call->last = now;
+      if (Steady()) call->trace.pieces.push_back({Seconds(now - start_), call->piece.ids_size()});
     }
     if (call->piece.has_timings())
       call->worker_first_token_us = call->piece.timings().time_to_first_token_us();
@@ -123,6 +147,7 @@ class LoadRun {
     const std::unique_ptr<Call> call(finished);
     ++finished_;
     result_.tokens += call->tokens;
+    if (Steady()) Trace(call.get());
     if (!call->status.ok()) {
       const absl::Status status = FromGrpc(call->status);
       if (first_error_.ok()) first_error_ = status;
@@ -140,12 +165,34 @@ class LoadRun {
       result_.per_token.push_back(Seconds(call->last - call->first) / (call->tokens - 1));
   }
 
+  void Trace(Call* call) {
+    call->trace.ok = call->status.ok();
+    call->trace.end = Now();
+    if (!call->trace.ok) ++failed_;
+    if (call->ramp_up && --ramp_up_left_ == 0) {
+      result_.steady_begin = call->trace.end;
+      begin_finished_ = finished_;
+    }
+    const bool enough =
+        ramp_up_left_ == 0 && finished_ - begin_finished_ >= options_.total &&
+        call->trace.end - result_.steady_begin >= absl::ToDoubleSeconds(options_.steady);
+    if (!closed_ && (enough || failed_ > options_.streams)) {
+      closed_ = true;
+      if (ramp_up_left_ == 0) result_.steady_end = call->trace.end;
+    }
+    result_.traces.push_back(std::move(call->trace));
+  }
+
   const LoadOptions& options_;
   const std::unique_ptr<v1::TextGenerationService::Stub> stub_;
   grpc::CompletionQueue queue_;
   Clock::time_point start_;
   int started_ = 0;
   int finished_ = 0;
+  int failed_ = 0;
+  int ramp_up_left_;
+  int begin_finished_ = 0;  // when the steady state began
+  bool closed_ = false;     // … and ended
   absl::Status first_error_;
   LoadResult result_;
 };
@@ -156,6 +203,17 @@ absl::StatusOr<LoadResult> RunLoad(const LoadOptions& options) {
   ASSIGN_OR_RETURN(const auto channel,
                    OpenChannel(options.target, {.ca_certificate = options.ca_certificate}));
   return LoadRun(options, channel).Run();
+}
+
+absl::StatusOr<v1::GetModelInfoResponse> FetchModelInfo(const std::string& target,
+                                                        const std::string& ca_certificate) {
+  ASSIGN_OR_RETURN(const auto channel, OpenChannel(target, {.ca_certificate = ca_certificate}));
+  grpc::ClientContext context;
+  context.set_deadline(absl::ToChronoTime(absl::Now() + kInfoTimeout));
+  v1::GetModelInfoResponse info;
+  RETURN_IF_ERROR(FromGrpc(v1::TextGenerationService::NewStub(channel)->GetModelInfo(
+      &context, v1::GetModelInfoRequest(), &info)));
+  return info;
 }
 
 }  // namespace hanlin::cli

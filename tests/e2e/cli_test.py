@@ -27,7 +27,7 @@ class CommandLineTest(Case):
             self.assertIn("--help", text)
         for command in ("serve", "generate", "score", "tokenize", "inspect"):
             self.assertIn("Example", run_cli(command, "--help")[1])
-        for command in ("decode", "prefill", "tokenize", "load", "start"):
+        for command in ("decode", "prefill", "tokenize", "load", "serve", "start"):
             self.assertIn("--json", run_cli("bench", command, "--help")[1])
         code, stdout, _ = run_cli("--version")
         self.assertEqual(code, 0)
@@ -46,7 +46,8 @@ class CommandLineTest(Case):
                           ("detokenize",), ("detokenize", "--ids", "a"), ("tokenize", "--model", "/no/such"),
                           ("inspect", "--model", "/no/such"), ("inspect", "--preset", "giant"),
                           ("bench",), ("bench", "decode", "--preset", "giant"),
-                          ("bench", "load", "--streams", "0")):
+                          ("bench", "load", "--streams", "0"),
+                          ("bench", "serve", "--decode-ms", "1")):
             with self.subTest(arguments=arguments):
                 code, stdout, stderr = run_cli(*arguments)
                 self.assertEqual(code, 2, stderr)
@@ -165,6 +166,22 @@ class CommandLineTest(Case):
                               "--max-tokens", "20")
         self.assertEqual(paced["errors"], {})
         self.assertEqual(paced["ids_per_message"], 1)
+
+    def test_bench_serve_measures_a_steady_state(self):
+        figures, = self.json_of("bench", "serve", "--concurrency", "4", "--requests", "12", "--seconds", "0.5",
+                                "--prompt-tokens", "32", "--output-tokens", "16", "--decode-ms", "10",
+                                "--prefill-ms-per-1k", "100")
+        self.assertEqual(figures["errors"], {})
+        self.assertGreaterEqual(figures["requests"], 12)
+        self.assertGreaterEqual(figures["steady_seconds"], 0.5)
+        for latency in ("ttft_ms", "tpot_ms", "itl_ms", "e2el_ms"):
+            self.assertGreater(figures[latency]["p99"], 0)
+        self.assertGreaterEqual(figures["longest_wait_ms"], figures["ttft_ms"]["max"])
+        self.assertAlmostEqual(figures["share"] * figures["raw_tokens_per_second"],
+                               figures["output_tokens_per_second"], delta=1e-6 * figures["output_tokens_per_second"])
+        code, _, stderr = run_cli("bench", "serve", "--prompt-tokens", "400", "--output-tokens", "200")
+        self.assertEqual(code, 2)
+        self.assertIn("want at most 512", stderr)
 
 
 if __name__ == "__main__":
