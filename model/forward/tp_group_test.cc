@@ -5,7 +5,9 @@
 #include <atomic>
 
 #include "common/testing/testing.h"
+#include "common/threading/thread_pool.h"
 #include "model/comm/testing.h"
+#include "model/forward/model.h"
 #include "model/forward/testing.h"
 
 namespace hanlin {
