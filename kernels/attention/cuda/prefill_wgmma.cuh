@@ -8,7 +8,7 @@
 
 #include <cstdint>
 
-#include "kernels/base/cuda/ptx.cuh"
+#include "kernels/base/cuda/wgmma.cuh"
 
 namespace hanlin::ptx {
 
@@ -31,36 +31,11 @@ struct HeadTile {
   }
 };
 
-// Descriptors. `stride`: bytes to the next 8 positions; `leading`: to the next panel, which only
-// products over the positions look at.
-__device__ __forceinline__ uint64_t TileDescriptor(const void* shared, uint64_t swizzle, int stride,
-                                                   int leading) {
-  return swizzle << 62 | static_cast<uint64_t>(stride / 16) << 32 |
-         static_cast<uint64_t>(leading / 16) << 16 | ((SharedAddress(shared) & 0x3ffff) >> 4);
-}
 __device__ __forceinline__ uint64_t PanelDescriptor(const void* shared) {
-  return TileDescriptor(shared, 1, 1024, kPanelBytes);
+  return TileDescriptor<128>(shared, 1024, kPanelBytes);
 }
 __device__ __forceinline__ uint64_t TailDescriptor(const void* shared) {
-  return TileDescriptor(shared, 3, 256, 256);
-}
-
-// s [64 x 64] (+)= q [64 x 16] k [64 x 16]^T. Lane t of warp w of the warpgroup holds, in
-// s[4 j + 2 i + c], row 16 w + t / 4 + 8 i and column 8 j + t % 4 * 2 + c. Without `add`, s is
-// overwritten.
-__device__ __forceinline__ void ScoreProduct(float (&d)[32], uint64_t q, uint64_t k, bool add) {
-  asm volatile(
-      "{\n.reg .pred add;\nsetp.ne.u32 add, %34, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
-      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-      " %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
-      "%32, %33, add, 1, 1, 0, 0;\n}\n"
-      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]),
-        "+f"(d[7]), "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]),
-        "+f"(d[14]), "+f"(d[15]), "+f"(d[16]), "+f"(d[17]), "+f"(d[18]), "+f"(d[19]), "+f"(d[20]),
-        "+f"(d[21]), "+f"(d[22]), "+f"(d[23]), "+f"(d[24]), "+f"(d[25]), "+f"(d[26]), "+f"(d[27]),
-        "+f"(d[28]), "+f"(d[29]), "+f"(d[30]), "+f"(d[31])
-      : "l"(q), "l"(k), "r"(static_cast<int>(add)));
+  return TileDescriptor<32>(shared, 256, 256);
 }
 
 // s = Q K^T, issued in steps of 16 elements of the head.
@@ -73,23 +48,22 @@ __device__ __forceinline__ void TileScores(const uint8_t* q, const uint8_t* k, f
     const uint64_t k_panel = PanelDescriptor(k + panel * kPanelBytes);
 #pragma unroll
     for (int step = 0; step < 4; ++step) {
-      ScoreProduct(s, q_panel + step * 2, k_panel + step * 2, panel + step > 0);
+      Wgmma<64>::Product(s, q_panel + step * 2, k_panel + step * 2, panel + step > 0);
     }
   }
   if constexpr (T::kHasTail) {
-    ScoreProduct(s, TailDescriptor(q + T::kPanels * kPanelBytes),
-                 TailDescriptor(k + T::kPanels * kPanelBytes), true);
+    Wgmma<64>::Product(s, TailDescriptor(q + T::kPanels * kPanelBytes),
+                       TailDescriptor(k + T::kPanels * kPanelBytes), true);
   }
 }
 
 // d (64 rows, of them kColumns columns) += p [64 x 16] v [16 x kColumns], p in registers in the
 // layout of scores: {rows i 0, 1 of columns 0 to 7, then of columns 8 to 15}, two columns a word.
-// 16 columns are the last 16 of 80.
-template <int kColumns, int kValues>
-__device__ void ValueProduct(float (&d)[kValues], const uint32_t (&p)[4], uint64_t v);
+// d points to the first of this lane's kColumns / 2 values.
+template <int kColumns>
+__device__ void ValueProduct(float* d, const uint32_t (&p)[4], uint64_t v);
 template <>
-__device__ __forceinline__ void ValueProduct<64, 32>(float (&d)[32], const uint32_t (&p)[4],
-                                                     uint64_t v) {
+__device__ __forceinline__ void ValueProduct<64>(float* d, const uint32_t (&p)[4], uint64_t v) {
   asm volatile(
       "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
       "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
@@ -103,34 +77,17 @@ __device__ __forceinline__ void ValueProduct<64, 32>(float (&d)[32], const uint3
       : "r"(p[0]), "r"(p[1]), "r"(p[2]), "r"(p[3]), "l"(v));
 }
 template <>
-__device__ __forceinline__ void ValueProduct<64, 40>(float (&d)[40], const uint32_t (&p)[4],
-                                                     uint64_t v) {
-  asm volatile(
-      "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
-      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
-      "{%32, %33, %34, %35}, %36, 1, 1, 1, 1;\n"
-      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]),
-        "+f"(d[7]), "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]),
-        "+f"(d[14]), "+f"(d[15]), "+f"(d[16]), "+f"(d[17]), "+f"(d[18]), "+f"(d[19]), "+f"(d[20]),
-        "+f"(d[21]), "+f"(d[22]), "+f"(d[23]), "+f"(d[24]), "+f"(d[25]), "+f"(d[26]), "+f"(d[27]),
-        "+f"(d[28]), "+f"(d[29]), "+f"(d[30]), "+f"(d[31])
-      : "r"(p[0]), "r"(p[1]), "r"(p[2]), "r"(p[3]), "l"(v));
-}
-template <>
-__device__ __forceinline__ void ValueProduct<16, 40>(float (&d)[40], const uint32_t (&p)[4],
-                                                     uint64_t v) {
+__device__ __forceinline__ void ValueProduct<16>(float* d, const uint32_t (&p)[4], uint64_t v) {
   asm volatile(
       "wgmma.mma_async.sync.aligned.m64n16k16.f32.bf16.bf16 "
       "{%0, %1, %2, %3, %4, %5, %6, %7}, "
       "{%8, %9, %10, %11}, %12, 1, 1, 1, 1;\n"
-      : "+f"(d[32]), "+f"(d[33]), "+f"(d[34]), "+f"(d[35]), "+f"(d[36]), "+f"(d[37]), "+f"(d[38]),
-        "+f"(d[39])
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]),
+        "+f"(d[7])
       : "r"(p[0]), "r"(p[1]), "r"(p[2]), "r"(p[3]), "l"(v));
 }
 template <>
-__device__ __forceinline__ void ValueProduct<128, 64>(float (&d)[64], const uint32_t (&p)[4],
-                                                      uint64_t v) {
+__device__ __forceinline__ void ValueProduct<128>(float* d, const uint32_t (&p)[4], uint64_t v) {
   asm volatile(
       "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 "
       "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
@@ -161,7 +118,8 @@ __device__ __forceinline__ void TileValues(const uint32_t (&weights)[4][4], cons
 #pragma unroll
   for (int step = 0; step < kTilePositions / 16; ++step) {
     ValueProduct<T::kPanels * 64>(o, weights[step], panels + step * (2048 / 16));
-    if constexpr (T::kHasTail) ValueProduct<16>(o, weights[step], tail + step * (512 / 16));
+    if constexpr (T::kHasTail)
+      ValueProduct<16>(o + T::kPanels * 32, weights[step], tail + step * (512 / 16));
   }
 }
 

@@ -10,13 +10,20 @@
 
 namespace hanlin::ptx {
 
-// Descriptor of an operand tile at `shared` (aligned to 1024 bytes): 8 rows of 128 bytes follow
-// each other every 1024 bytes. Add 2 to step 16 elements along k inside a row.
+// Descriptor of an operand tile at `shared` whose rows were swizzled over `kSwizzleBytes` (128 or
+// 32). `stride`: bytes to the next 8 rows; `leading`: to the next panel, which only products along
+// the rows look at.
+template <int kSwizzleBytes>
+__device__ __forceinline__ uint64_t TileDescriptor(const void* shared, int stride, int leading) {
+  static_assert(kSwizzleBytes == 128 || kSwizzleBytes == 32);
+  return uint64_t{kSwizzleBytes == 128 ? 1 : 3} << 62 | static_cast<uint64_t>(stride / 16) << 32 |
+         static_cast<uint64_t>(leading / 16) << 16 | ((SharedAddress(shared) & 0x3ffff) >> 4);
+}
+
+// Of a tile aligned to 1024 bytes whose 8 rows of 128 bytes follow each other every 1024 bytes. Add
+// 2 to step 16 elements along k inside a row.
 __device__ __forceinline__ uint64_t SwizzledTile(const void* shared) {
-  constexpr uint64_t kSwizzle128 = uint64_t{1} << 62;
-  constexpr uint64_t kStride = uint64_t{1024 >> 4} << 32;
-  constexpr uint64_t kLeading = uint64_t{1} << 16;  // unused with this swizzle
-  return kSwizzle128 | kStride | kLeading | ((SharedAddress(shared) & 0x3ffff) >> 4);
+  return TileDescriptor<128>(shared, 1024, 16);
 }
 
 __device__ __forceinline__ void WgmmaFence() {
@@ -81,8 +88,12 @@ struct Wgmma<32> {
 template <>
 struct Wgmma<64> {
   static __device__ __forceinline__ void Add(float (&d)[32], uint64_t a, uint64_t b) {
+    Product(d, a, b, true);
+  }
+  // Without `add`, d is overwritten.
+  static __device__ __forceinline__ void Product(float (&d)[32], uint64_t a, uint64_t b, bool add) {
     asm volatile(
-        "{\n.reg .pred add;\nsetp.eq.u32 add, 0, 0;\n"
+        "{\n.reg .pred add;\nsetp.ne.u32 add, %34, 0;\n"
         "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
         "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
         " %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
@@ -92,7 +103,7 @@ struct Wgmma<64> {
           "+f"(d[14]), "+f"(d[15]), "+f"(d[16]), "+f"(d[17]), "+f"(d[18]), "+f"(d[19]), "+f"(d[20]),
           "+f"(d[21]), "+f"(d[22]), "+f"(d[23]), "+f"(d[24]), "+f"(d[25]), "+f"(d[26]), "+f"(d[27]),
           "+f"(d[28]), "+f"(d[29]), "+f"(d[30]), "+f"(d[31])
-        : "l"(a), "l"(b));
+        : "l"(a), "l"(b), "r"(static_cast<int>(add)));
   }
 };
 
