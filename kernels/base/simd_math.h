@@ -64,9 +64,10 @@ HANLIN_KERNEL_INLINE F GeluTanh(F x) {
   return Div(x, Add(Set1(1.0f), Exp(Mul(u, Set1(-2.0f)))));
 }
 
-// 0.5 x (1 + erf(x / sqrt 2)); erfc(a) = e^(-a^2) t (a1 + t (a2 + ...)), t = 1 / (1 + p a) for a >=
-// 0, absolute error 1.5e-7 (Abramowitz and Stegun 7.1.26).
-HANLIN_KERNEL_INLINE F GeluErf(F x) {
+// 1 + erf(x / sqrt 2), twice the normal distribution's cdf; `bell` becomes e^(-x^2 / 2). erfc(a) =
+// e^(-a^2) t (a1 + t (a2 + ...)), t = 1 / (1 + p a) for a >= 0, absolute error 1.5e-7 (Abramowitz
+// and Stegun 7.1.26).
+HANLIN_KERNEL_INLINE F TwiceNormalCdf(F x, F* bell) {
   const F scaled = Mul(x, Set1(0.70710678f));
   const F a = Max(scaled, Sub(Zero(), scaled));
   const F t = Div(Set1(1.0f), Fma(a, Set1(0.3275911f), Set1(1.0f)));
@@ -75,8 +76,15 @@ HANLIN_KERNEL_INLINE F GeluErf(F x) {
   p = Fma(p, t, Set1(1.421413741f));
   p = Fma(p, t, Set1(-0.284496736f));
   p = Fma(p, t, Set1(0.254829592f));
-  const F tail = Mul(Mul(p, t), Exp(Sub(Zero(), Mul(a, a))));  // erfc(a)
-  const F twice_cdf = Select(Less(x, Zero()), tail, Sub(Set1(2.0f), tail));
+  *bell = Exp(Sub(Zero(), Mul(a, a)));
+  const F tail = Mul(Mul(p, t), *bell);  // erfc(a)
+  return Select(Less(x, Zero()), tail, Sub(Set1(2.0f), tail));
+}
+
+// 0.5 x (1 + erf(x / sqrt 2)).
+HANLIN_KERNEL_INLINE F GeluErf(F x) {
+  F bell;
+  const F twice_cdf = TwiceNormalCdf(x, &bell);
   return Mul(Mul(Set1(0.5f), x), twice_cdf);
 }
 

@@ -43,19 +43,10 @@ HANLIN_KERNEL_INLINE F GeluTanhDerivative(F x) {
   return Add(s, slope);
 }
 
-// Phi(x) + x phi(x); Phi as in GeluErf.
+// Phi(x) + x phi(x).
 HANLIN_KERNEL_INLINE F GeluErfDerivative(F x) {
-  const F scaled = Mul(x, Set1(0.70710678f));
-  const F a = Max(scaled, Sub(Zero(), scaled));
-  const F t = Div(Set1(1.0f), Fma(a, Set1(0.3275911f), Set1(1.0f)));
-  F p = Set1(1.061405429f);
-  p = Fma(p, t, Set1(-1.453152027f));
-  p = Fma(p, t, Set1(1.421413741f));
-  p = Fma(p, t, Set1(-0.284496736f));
-  p = Fma(p, t, Set1(0.254829592f));
-  const F bell = Exp(Sub(Zero(), Mul(a, a)));
-  const F tail = Mul(Mul(p, t), bell);
-  const F cdf = Mul(Set1(0.5f), Select(Less(x, Zero()), tail, Sub(Set1(2.0f), tail)));
+  F bell;
+  const F cdf = Mul(Set1(0.5f), TwiceNormalCdf(x, &bell));
   return Fma(Mul(x, Set1(0.39894228f)), bell, cdf);
 }
 
