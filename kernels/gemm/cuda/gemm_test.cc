@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "common/cuda/testing.h"
+#include "kernels/base/cuda/linear_epilogue_testing.h"
 #include "kernels/gemm/cuda/cublas_lt.h"
 #include "kernels/gemm/cuda/linear.h"
 #include "kernels/gemm/cuda/skinny.h"
@@ -125,19 +126,6 @@ std::vector<BFloat16> Rounded(const std::vector<float>& values) {
   return result;
 }
 
-double Apply(LinearEpilogue epilogue, double r, double residual) {
-  switch (epilogue) {
-    case LinearEpilogue::kGeluTanh:
-      return 0.5 * r * (1 + std::tanh(0.7978845608 * (r + 0.044715 * r * r * r)));
-    case LinearEpilogue::kGeluErf:
-      return 0.5 * r * (1 + std::erf(r / std::sqrt(2.0)));
-    case LinearEpilogue::kResidual:
-      return residual + r;
-    default:
-      return r;
-  }
-}
-
 class GemmGpuTest : public GpuTest {
  protected:
   void SetUp() override {
@@ -202,7 +190,7 @@ class GemmGpuTest : public GpuTest {
           r += term;
           magnitude += std::abs(term);
         }
-        const double want = Apply(epilogue, r, p.y[i * p.n + j]);
+        const double want = ApplyEpilogue(epilogue, r, p.y[i * p.n + j]);
         // Sums in fp32. cublasLt may round the product to bf16 before the bias, and its r before
         // erf.
         double tolerance = 4e-6 * magnitude + 1e-6;

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "common/cuda/testing.h"
+#include "kernels/base/cuda/linear_epilogue_testing.h"
 
 namespace hanlin {
 namespace {
@@ -129,19 +130,6 @@ struct Problem {
   std::vector<float> x, norm_weight, norm_bias, bias, y;
 };
 
-double Apply(LinearEpilogue epilogue, double r, double residual) {
-  switch (epilogue) {
-    case LinearEpilogue::kGeluTanh:
-      return 0.5 * r * (1 + std::tanh(0.7978845608 * (r + 0.044715 * r * r * r)));
-    case LinearEpilogue::kGeluErf:
-      return 0.5 * r * (1 + std::erf(r / std::sqrt(2.0)));
-    case LinearEpilogue::kResidual:
-      return residual + r;
-    default:
-      return r;
-  }
-}
-
 bool StoresFloat(LinearEpilogue epilogue) {
   return epilogue == LinearEpilogue::kResidual || epilogue == LinearEpilogue::kFloat32;
 }
@@ -197,7 +185,7 @@ class GemvGpuTest : public GpuTest {
         double r, magnitude;
         problem.Expect(n, row, has_bias, &r, &magnitude);
         const size_t at = b * shape.n + n;
-        const double want = Apply(epilogue, r, problem.y[at]);
+        const double want = ApplyEpilogue(epilogue, r, problem.y[at]);
         // fp32 sums in a tree; a normalised input may round to the other bf16 neighbour (2^-9).
         double tolerance = 1e-6 * magnitude + 1e-6;
         if (input == GemvInput::kLayerNorm) tolerance += 0x1p-9 * magnitude / std::sqrt(shape.k);
