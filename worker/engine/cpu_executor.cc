@@ -1,20 +1,13 @@
 // See cpu_executor.h.
 #include "worker/engine/cpu_executor.h"
 
-#include <algorithm>
 #include <limits>
-#include <numeric>
 
 #include "common/obs/log.h"
 #include "common/status/status.h"
+#include "worker/engine/score.h"
 
 namespace hanlin {
-namespace {
-
-// Rows of logits held at once while scoring.
-constexpr int32_t kScoreChunk = 128;
-
-}  // namespace
 
 CpuExecutor::CpuExecutor(GptModel* model, Communicator* communicator, ThreadPool* pool)
     : model_(*model), group_(model, communicator), pool_(*pool), workers_(pool->num_threads()) {}
@@ -62,41 +55,12 @@ void CpuExecutor::Shutdown() {
 
 absl::StatusOr<std::vector<std::optional<double>>> CpuExecutor::Score(
     std::span<const int32_t> ids) {
-  const int32_t vocab = model_.config().vocab_size;
-  const int32_t total = static_cast<int32_t>(ids.size());
-  const int32_t block_tokens = GptModel::block_tokens();
-  std::vector<int32_t> blocks((total + block_tokens - 1) / block_tokens);
-  std::iota(blocks.begin(), blocks.end(), 0);
-  std::vector<std::optional<double>> logprobs(total);
-  std::vector<int32_t> rows(std::min(total, kScoreChunk));
-  std::iota(rows.begin(), rows.end(), 0);
-  std::vector<double> chunk(rows.size());
-  logits_.resize(rows.size() * vocab);
-  for (int32_t begin = 0; begin < total; begin += kScoreChunk) {
-    const int32_t count = std::min(kScoreChunk, total - begin);
-    const StepSequence sequence{.first_token = 0,
-                                .num_tokens = count,
-                                .context_tokens = begin,
-                                .first_block = 0,
-                                .num_blocks = (begin + count + block_tokens - 1) / block_tokens};
-    const StepBatch batch{
-        .tokens = ids.subspan(begin, count),
-        .sequences = {&sequence, 1},
-        .block_table = std::span<const int32_t>(blocks).first(sequence.num_blocks),
-        .logit_rows = std::span<const int32_t>(rows).first(count)};
-    RETURN_IF_ERROR(
-        group_.RunStep(batch, std::span(logits_).first(static_cast<size_t>(count) * vocab)));
-    pool_.ParallelFor(count, [&](int64_t first, int64_t last, int) {
-      for (int64_t row = first; row < last && begin + row + 1 < total; ++row) {
-        const auto logits = std::span<const float>(logits_).subspan(row * vocab, vocab);
-        chunk[row] = static_cast<double>(logits[ids[begin + row + 1]]) - LogSumExp(logits);
-      }
-    });
-    for (int32_t row = 0; row < count && begin + row + 1 < total; ++row) {
-      logprobs[begin + row + 1] = chunk[row];
-    }
-  }
-  return logprobs;
+  return ScoreIds(
+      ids, model_.limits(),
+      [this](const StepBatch& batch, std::span<float> logits) {
+        return group_.RunStep(batch, logits);
+      },
+      pool_);
 }
 
 }  // namespace hanlin

@@ -8,6 +8,7 @@
 #include <span>
 #include <vector>
 
+#include "common/threading/thread_pool.h"
 #include "model/forward/cuda/cuda_model.h"
 #include "worker/engine/executor.h"
 
@@ -15,8 +16,8 @@ namespace hanlin {
 
 class CudaExecutor : public Executor {
  public:
-  // `model` must outlive the executor.
-  explicit CudaExecutor(CudaGptModel* model) : model_(*model) {}
+  // Both must outlive the executor; the pool turns logits into scores.
+  CudaExecutor(CudaGptModel* model, ThreadPool* pool) : model_(*model), pool_(*pool) {}
 
   absl::Status Begin(const StepPlan& plan) override;
   absl::Status Finish(StepOutput* output) override;
@@ -25,6 +26,7 @@ class CudaExecutor : public Executor {
 
  private:
   CudaGptModel& model_;
+  ThreadPool& pool_;
   std::vector<CudaSampleRow> rows_;            // of the step being begun
   std::deque<std::vector<int32_t>> logprobs_;  // by step in flight: what each row asked for
 };

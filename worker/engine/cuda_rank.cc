@@ -10,11 +10,12 @@ namespace {
 
 class LoadedCudaRank final : public CudaRank {
  public:
-  explicit LoadedCudaRank(std::unique_ptr<CudaGptModel> model) : model_(std::move(model)) {}
+  LoadedCudaRank(std::unique_ptr<CudaGptModel> model, ThreadPool* pool)
+      : model_(std::move(model)), pool_(*pool) {}
 
   int32_t num_kv_blocks() const override { return model_->limits().num_blocks; }
   std::unique_ptr<Executor> MakeExecutor() override {
-    return std::make_unique<CudaExecutor>(model_.get());
+    return std::make_unique<CudaExecutor>(model_.get(), &pool_);
   }
   DeviceMetrics metrics() const override {
     const CudaGptModel::Metrics metrics = model_->metrics();
@@ -26,6 +27,7 @@ class LoadedCudaRank final : public CudaRank {
 
  private:
   const std::unique_ptr<CudaGptModel> model_;
+  ThreadPool& pool_;
 };
 
 }  // namespace
@@ -41,7 +43,7 @@ absl::StatusOr<std::unique_ptr<CudaRank>> CudaRank::Create(const Options& option
                                          .batch_invariant = options.batch_invariant,
                                          .progress = options.progress,
                                          .heartbeat = options.heartbeat}));
-  return std::make_unique<LoadedCudaRank>(std::move(model));
+  return std::make_unique<LoadedCudaRank>(std::move(model), options.pool);
 }
 
 }  // namespace hanlin

@@ -35,7 +35,7 @@ class CudaRank {
     int32_t max_running = 256;
     int32_t max_batch_tokens = 512;  // of a step; larger ones run in several passes
     bool batch_invariant = false;
-    ThreadPool* pool = nullptr;  // for loading
+    ThreadPool* pool = nullptr;  // for loading and scoring; must outlive the rank
     std::function<void(double)> progress;
     std::atomic<uint64_t>* heartbeat = nullptr;
   };
