@@ -1,0 +1,42 @@
+// Plain data of causal attention for training on the device, shared by host and device code. The
+// law is kernels/attention/cpu/causal_attention.h's; what differs is the type of the tensors and
+// where the backward pass keeps what it derives once.
+#ifndef HANLIN_KERNELS_ATTENTION_CUDA_CAUSAL_ATTENTION_PARAMS_H_
+#define HANLIN_KERNELS_ATTENTION_CUDA_CAUSAL_ATTENTION_PARAMS_H_
+
+#include <cuda_runtime_api.h>
+
+#include <cstdint>
+
+#include "kernels/base/types.h"
+#include "kernels/elementwise/cpu/dropout_params.h"
+
+namespace hanlin {
+
+// All pointers are on the device and aligned to 16 bytes.
+struct CudaCausalAttentionParams {
+  ComputeType type = ComputeType::kBFloat16;  // of qkv, out and their gradients
+  int64_t sequences = 0;                      // at most 65535
+  int64_t length = 0;                         // tokens of a sequence, at most kMaxTrainLength
+  int64_t heads = 0;                          // of this rank
+  int64_t head_dim = 0;                       // a multiple of 8 up to 128
+  const void* qkv = nullptr;                  // [sequences * length, 3, heads, head_dim]
+  // [sequences * length] first position of the token's document in its sequence: documents are
+  // runs of tokens, so it does not decrease along a sequence. Null: one document.
+  const int32_t* document_begin = nullptr;
+  float scale = 1;         // of the scores, above 0
+  int32_t first_head = 0;  // of this rank, for dropout
+  DropoutParams dropout;
+  float* log_sum = nullptr;  // [sequences, heads, length]: written by forward, read by backward
+};
+
+struct CudaCausalAttentionGradients {
+  const void* out = nullptr;   // [sequences * length, heads, head_dim], what forward wrote
+  const void* dout = nullptr;  // the same shape
+  void* dqkv = nullptr;        // [sequences * length, 3, heads, head_dim], overwritten
+  void* workspace = nullptr;   // CausalAttentionWorkspaceBytes
+};
+
+}  // namespace hanlin
+
+#endif  // HANLIN_KERNELS_ATTENTION_CUDA_CAUSAL_ATTENTION_PARAMS_H_
