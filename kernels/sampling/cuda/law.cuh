@@ -6,6 +6,8 @@
 
 #include <cstdint>
 
+#include "kernels/base/cuda/philox.cuh"
+
 namespace hanlin::law {
 
 constexpr float kLn2High = 0x1.62e4p-1f;
@@ -45,18 +47,7 @@ __device__ __forceinline__ void Philox(uint32_t first, uint64_t position, uint32
   c[1] = static_cast<uint32_t>(position);
   c[2] = static_cast<uint32_t>(position >> 32);
   c[3] = choice;
-  uint32_t k0 = static_cast<uint32_t>(seed), k1 = static_cast<uint32_t>(seed >> 32);
-#pragma unroll
-  for (int round = 0; round < 10; ++round) {
-    const uint64_t product0 = static_cast<uint64_t>(0xd2511f53u) * c[0];
-    const uint64_t product1 = static_cast<uint64_t>(0xcd9e8d57u) * c[2];
-    c[0] = static_cast<uint32_t>(product1 >> 32) ^ c[1] ^ k0;
-    c[2] = static_cast<uint32_t>(product0 >> 32) ^ c[3] ^ k1;
-    c[1] = static_cast<uint32_t>(product1);
-    c[3] = static_cast<uint32_t>(product0);
-    k0 += 0x9e3779b9u;
-    k1 += 0xbb67ae85u;
-  }
+  Philox4x32(static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32), c);
 }
 
 // LogPositive of kernels/base/simd_math.h.
