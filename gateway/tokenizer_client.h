@@ -43,7 +43,7 @@ class TokenizerClient : public std::enable_shared_from_this<TokenizerClient> {
   void SetAddresses(const std::vector<std::string>& addresses);
   // Asks the replicas how they are: called a few times a second.
   void Tick(absl::Time now);
-  // Ends all calls under way.
+  // From here on replicas are neither polled nor asked; calls under way end by their deadlines.
   void Close();
 
   // The ids that are fed to the model for `text`, by a replica with `fingerprint`. The callback

@@ -1,12 +1,9 @@
-// Status mapping with retry hints, addresses in use, health, shutdown.
+// Status mapping with retry hints, channels, addresses in use, TLS files.
 #include <grpcpp/grpcpp.h>
-#include <unistd.h>
 
-#include <csignal>
-
+#include "absl/synchronization/notification.h"
 #include "common/rpc/channel.h"
 #include "common/rpc/server.h"
-#include "common/rpc/shutdown.h"
 #include "common/rpc/status.h"
 #include "common/testing/testing.h"
 #include "hanlin/v1/worker.grpc.pb.h"
@@ -49,6 +46,32 @@ TEST(RpcStatusTest, CodesMapOneToOne) {
   }
 }
 
+// A call that owns the only reference to its channel.
+struct LoneCall {
+  std::shared_ptr<grpc::Channel> channel;
+  grpc::ClientContext context;
+  v1::GetLoadRequest request;
+  v1::GetLoadResponse response;
+};
+
+TEST(RpcChannelTest, ACallbackMayReleaseTheLastChannel) {
+  for (int i = 0; i < 50; ++i) {
+    absl::Notification ended;
+    auto call = std::make_shared<LoneCall>();
+    ASSERT_OK_AND_ASSIGN(call->channel, OpenChannel("unix:/nobody/listens/here"));
+    v1::WorkerService::NewStub(call->channel)
+        ->async()
+        ->GetLoad(&call->context, &call->request, &call->response,
+                  [call, &ended](const grpc::Status& status) mutable {
+                    EXPECT_EQ(status.error_code(), grpc::StatusCode::UNAVAILABLE);
+                    call.reset();
+                    ended.Notify();
+                  });
+    call.reset();
+    ended.WaitForNotification();
+  }
+}
+
 TEST(RpcServerTest, AnAddressInUseIsNamed) {
   ASSERT_OK_AND_ASSIGN(auto first, RpcServer::Create({.address = "127.0.0.1:0"}));
   EXPECT_THAT(first->address(), Not(HasSubstr(":0")));
@@ -73,27 +96,6 @@ TEST(RpcServerTest, BadAddressesAndTlsFilesAreNamed) {
       RpcServer::Create({.address = "127.0.0.1:0",
                          .tls = {.certificate_chain = "/nowhere", .private_key = "/nowhere"}}),
       StatusIs(absl::StatusCode::kNotFound, HasSubstr("/nowhere")));
-}
-
-TEST(ShutdownSignalTest, FirstSignalNotifies) {
-  ShutdownSignal shutdown;
-  EXPECT_FALSE(shutdown.WaitFor(absl::Milliseconds(10)));
-  kill(getpid(), SIGTERM);
-  EXPECT_TRUE(shutdown.WaitFor(absl::Seconds(5)));
-}
-
-TEST(ShutdownSignalDeathTest, SecondSignalEndsTheProcess) {
-  ::testing::FLAGS_gtest_death_test_style = "threadsafe";
-  EXPECT_EXIT(
-      {
-        ShutdownSignal shutdown;
-        kill(getpid(), SIGTERM);
-        shutdown.Wait();
-        absl::SleepFor(absl::Milliseconds(300));
-        kill(getpid(), SIGINT);
-        sleep(10);
-      },
-      ::testing::ExitedWithCode(1), "second signal");
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 #include "common/rpc/tls.h"
 
 #include <openssl/bio.h>
+#include <openssl/crypto.h>
 #include <openssl/err.h>
 #include <openssl/evp.h>
 #include <openssl/pem.h>
@@ -22,7 +23,16 @@ using Bio = std::unique_ptr<BIO, decltype(&BIO_free_all)>;
 using Certificate = std::unique_ptr<X509, decltype(&X509_free)>;
 using PrivateKey = std::unique_ptr<EVP_PKEY, decltype(&EVP_PKEY_free)>;
 
+// OpenSSL would free its state in an exit handler, while a thread of gRPC may be in a handshake and
+// crash. Whatever makes TLS credentials reads a PEM file first, so this comes before gRPC's own
+// use.
+void LeaveOpenSslAtExit() {
+  [[maybe_unused]] static const int initialised =
+      OPENSSL_init_crypto(OPENSSL_INIT_NO_ATEXIT, nullptr);
+}
+
 Bio Open(const std::string& text) {
+  LeaveOpenSslAtExit();
   return {BIO_new_mem_buf(text.data(), static_cast<int>(text.size())), &BIO_free_all};
 }
 
