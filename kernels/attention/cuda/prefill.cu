@@ -10,6 +10,7 @@
 
 #include "kernels/attention/cuda/paged_attention_params.h"
 #include "kernels/attention/cuda/prefill_wgmma.cuh"
+#include "kernels/attention/cuda/tile_softmax.cuh"
 #include "kernels/base/cuda/launch.cuh"
 #include "kernels/base/cuda/ptx.cuh"
 #include "kernels/base/cuda/vectors.cuh"
@@ -38,29 +39,6 @@ struct Shape {
   static constexpr int kTileBytes = ptx::HeadTile<kHeadDim>::kBytes;
   static constexpr int kSharedBytes = (kGroups + 2 * kStages) * kTileBytes + kAlignment;
 };
-
-__device__ __forceinline__ float Exp2(float x) {
-  float result;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
-  return result;
-}
-
-// Copies 16 bytes, or fills them with zeros.
-__device__ __forceinline__ void CopyOrZero(uint32_t shared, const void* global, bool copies) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared), "l"(global),
-               "r"(copies ? 16 : 0)
-               : "memory");
-}
-__device__ __forceinline__ void CommitCopies() {
-  asm volatile("cp.async.commit_group;" ::: "memory");
-}
-// Waits for all but the last kPending groups of this thread's copies and shows what they wrote to
-// the tensor cores.
-template <int kPending>
-__device__ __forceinline__ void WaitForCopies() {
-  asm volatile("cp.async.wait_group %0;\nfence.proxy.async.shared::cta;" ::"n"(kPending)
-               : "memory");
-}
 
 // Where tiles are in the ring. A tile is full when every thread that copies has arrived, and free
 // again when every warp that computes has.
@@ -95,53 +73,18 @@ __device__ __forceinline__ void CopyTiles(const PagedKv& kv, int head, const int
     for (int j = 0; j < kVectors / 32; ++j) {
       const int row = (lane + j * 32) / S::kChunks, chunk = (lane + j * 32) % S::kChunks;
       const uint32_t at = to + ptx::HeadTile<kHeadDim>::Offset(warp * kPagedKvTokens + row, chunk);
-      CopyOrZero(at, k + j * 512, row < exist);
-      CopyOrZero(at + S::kTileBytes, k + value_offset + j * 512, row < exist);
+      ptx::CopyOrZero(at, k + j * 512, row < exist);
+      ptx::CopyOrZero(at + S::kTileBytes, k + value_offset + j * 512, row < exist);
     }
-    CommitCopies();
+    ptx::CommitCopies();
     if (tile + 1 < tiles) block = block_of(tile + 1);
     if (tile > 0) {
-      WaitForCopies<1>();
+      ptx::WaitForCopies<1>();
       ptx::Arrive(&ring.full[(tile - 1) % kStages]);
     }
   }
-  WaitForCopies<0>();
+  ptx::WaitForCopies<0>();
   ptx::Arrive(&ring.full[(tiles - 1) % kStages]);
-}
-
-// The softmax of two rows so far, in each of the 4 lanes that share them; `sum` is of this lane.
-struct State {
-  float maximum[2] = {-INFINITY, -INFINITY};
-  float sum[2] = {};
-};
-
-// Turns scores into weights and moves the sums to the new maximum; `factor` moves o there.
-__device__ __forceinline__ void Softmax(float (&s)[32], float scale, State& state,
-                                        float (&factor)[2]) {
-#pragma unroll
-  for (int i = 0; i < 2; ++i) {
-    float maximum = state.maximum[i];
-#pragma unroll
-    for (int j = 0; j < 8; ++j) {
-      maximum = fmaxf(maximum, fmaxf(s[4 * j + 2 * i], s[4 * j + 2 * i + 1]));
-    }
-    maximum = fmaxf(maximum, __shfl_xor_sync(0xffffffffu, maximum, 1));
-    maximum = fmaxf(maximum, __shfl_xor_sync(0xffffffffu, maximum, 2));
-    factor[i] = Exp2((state.maximum[i] - maximum) * scale);
-    const float offset = maximum * scale;
-    state.maximum[i] = maximum;
-    float sum = 0.0f;
-#pragma unroll
-    for (int j = 0; j < 8; ++j) {
-#pragma unroll
-      for (int c = 0; c < 2; ++c) {
-        float& value = s[4 * j + 2 * i + c];
-        value = Exp2(fmaf(value, scale, -offset));
-        sum += value;
-      }
-    }
-    state.sum[i] = state.sum[i] * factor[i] + sum;
-  }
 }
 
 // Hides the scores of positions behind a row's own. `first` is the tile's first position plus this
@@ -153,11 +96,6 @@ __device__ __forceinline__ void Mask(int first, int position, float (&s)[32]) {
   }
 }
 
-__device__ __forceinline__ void Pack(const float (&s)[32], uint32_t (&weights)[4][4]) {
-#pragma unroll
-  for (int i = 0; i < 16; ++i) weights[i / 4][i % 4] = PackBFloat16(s[2 * i], s[2 * i + 1]);
-}
-
 // Copies the rows of a warpgroup, zeros from `rows` on, and returns when all of them are there.
 template <int kHeadDim>
 __device__ __forceinline__ void LoadQueries(const uint4* q, int64_t row_vectors, int rows,
@@ -166,19 +104,19 @@ __device__ __forceinline__ void LoadQueries(const uint4* q, int64_t row_vectors,
 #pragma unroll
   for (int i = threadIdx.x % 128; i < kGroupRows * S::kChunks; i += 128) {
     const int row = i / S::kChunks, chunk = i % S::kChunks;
-    CopyOrZero(ptx::SharedAddress(shared + ptx::HeadTile<kHeadDim>::Offset(row, chunk)),
-               row < rows ? q + row * row_vectors + chunk : q, row < rows);
+    ptx::CopyOrZero(ptx::SharedAddress(shared + ptx::HeadTile<kHeadDim>::Offset(row, chunk)),
+                    row < rows ? q + row * row_vectors + chunk : q, row < rows);
   }
-  CommitCopies();
-  WaitForCopies<0>();
-  asm volatile("barrier.sync %0, 128;" ::"r"(group + 1) : "memory");
+  ptx::CommitCopies();
+  ptx::WaitForCopies<0>();
+  ptx::NamedBarrier(group + 1, 128);
 }
 
 // The rows of a warpgroup: the first `rows` of 64 from position `first` on.
 template <int kHeadDim>
 __device__ __forceinline__ void Attend(const uint8_t* q, int first, int rows, float scale,
                                        const uint8_t* stages, Ring& ring, float (&o)[kHeadDim / 2],
-                                       State& state) {
+                                       SoftmaxState& state) {
   using S = Shape<kHeadDim>;
   const int lane = threadIdx.x % 32;
   const int position = first + threadIdx.x % 128 / 32 * 16 + lane / 4;
@@ -199,7 +137,7 @@ __device__ __forceinline__ void Attend(const uint8_t* q, int first, int rows, fl
     ptx::WgmmaWait<0>();
     if (unmasked == 0) Mask(lane % 4 * 2, position, s);
     Softmax(s, scale, state, factor);
-    Pack(s, weights);
+    PackWeights(s, weights);
   }
   // Scores of a tile, and their softmax while the tile before is added to o.
   const auto add_tile = [&](int tile, auto masked) {
@@ -220,7 +158,7 @@ __device__ __forceinline__ void Attend(const uint8_t* q, int first, int rows, fl
     if (lane == 0) ptx::Arrive(&ring.free[(tile - 1) % kStages]);
 #pragma unroll
     for (int j = 0; j < kHeadDim / 2; ++j) o[j] *= factor[j / 2 % 2];
-    Pack(s, weights);
+    PackWeights(s, weights);
   };
   int tile = 1;
   for (; tile < unmasked; ++tile) add_tile(tile, std::false_type());
@@ -233,7 +171,7 @@ __device__ __forceinline__ void Attend(const uint8_t* q, int first, int rows, fl
 
 // `out`: of the first row of the warpgroup.
 template <int kHeadDim>
-__device__ __forceinline__ void StoreRows(const float (&o)[kHeadDim / 2], const State& state,
+__device__ __forceinline__ void StoreRows(const float (&o)[kHeadDim / 2], const SoftmaxState& state,
                                           int rows, int64_t row_words, uint32_t* out) {
   const int lane = threadIdx.x % 32;
 #pragma unroll
@@ -279,13 +217,13 @@ __global__ void __launch_bounds__(kThreads, 1)
   uint8_t* stages = shared + kGroups * S::kTileBytes;
   const int position = segment.context_tokens + first;
   if (group == kGroups) {
-    asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kCopyRegisters));
+    ptx::GiveRegisters<kCopyRegisters>();
     const int32_t* table = p.kv.block_tables + segment.sequence * p.kv.table_stride;
     const int tiles = (position + rows + kTilePositions - 1) / kTilePositions;
     CopyTiles<kHeadDim>(p.kv, head, table, segment.context_tokens + segment.num_tokens, tiles,
                         stages, ring);
   } else {
-    asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kComputeRegisters));
+    ptx::TakeRegisters<kComputeRegisters>();
     const int group_rows = min(rows - group * kGroupRows, kGroupRows);
     if (group_rows > 0) {
       const int64_t row = segment.first_token + first + group * kGroupRows;
@@ -294,7 +232,7 @@ __global__ void __launch_bounds__(kThreads, 1)
           static_cast<const uint4*>(p.qkv) + (row * 3 * heads + head) * S::kChunks,
           int64_t{3} * heads * S::kChunks, group_rows, group, q);
       float o[kHeadDim / 2] = {};
-      State state;
+      SoftmaxState state;
       Attend<kHeadDim>(q, position + group * kGroupRows, group_rows, scale, stages, ring, o, state);
       StoreRows<kHeadDim>(o, state, group_rows, int64_t{heads} * (kHeadDim / 2),
                           static_cast<uint32_t*>(p.out) + (row * heads + head) * (kHeadDim / 2));

@@ -1,6 +1,6 @@
-// The PTX that the kernels use: mbarriers, bulk copies into shared memory, clusters, programmatic
-// dependent launch. Needs sm_90. A bulk copy wants 16-byte aligned addresses and a multiple of 16
-// bytes.
+// The PTX that the kernels use: barriers, copies into shared memory, clusters, registers of
+// warpgroups, programmatic dependent launch. Needs sm_90. A bulk copy wants 16-byte aligned
+// addresses and a multiple of 16 bytes.
 #ifndef HANLIN_KERNELS_BASE_CUDA_PTX_CUH_
 #define HANLIN_KERNELS_BASE_CUDA_PTX_CUH_
 
@@ -133,6 +133,45 @@ __device__ __forceinline__ void ClusterWait() {
 
 __device__ __forceinline__ void Arrive(uint64_t* barrier) {
   asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(SharedAddress(barrier)) : "memory");
+}
+
+// Copies 16 bytes of global memory, or fills them with zeros, behind the thread's back.
+__device__ __forceinline__ void CopyOrZero(uint32_t shared, const void* global, bool copies) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared), "l"(global),
+               "r"(copies ? 16 : 0)
+               : "memory");
+}
+__device__ __forceinline__ void CommitCopies() {
+  asm volatile("cp.async.commit_group;" ::: "memory");
+}
+// Waits for all but the last kPending groups of this thread's copies and shows what they wrote to
+// the tensor cores.
+template <int kPending>
+__device__ __forceinline__ void WaitForCopies() {
+  asm volatile("cp.async.wait_group %0;\nfence.proxy.async.shared::cta;" ::"n"(kPending)
+               : "memory");
+}
+
+// Barrier `id` (from 1; 0 is __syncthreads) of so many threads, whole warps.
+__device__ __forceinline__ void NamedBarrier(int id, int threads) {
+  asm volatile("barrier.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
+
+// The whole warpgroup gives registers back, or waits until it has so many a thread.
+template <int kRegisters>
+__device__ __forceinline__ void GiveRegisters() {
+  asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kRegisters));
+}
+template <int kRegisters>
+__device__ __forceinline__ void TakeRegisters() {
+  asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kRegisters));
+}
+
+// 2^x, about 2 ulp.
+__device__ __forceinline__ float Exp2(float x) {
+  float result;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
+  return result;
 }
 
 // How long what a copy reads stays in L2.
