@@ -8,15 +8,10 @@
 #include "kernels/elementwise/cpu/elementwise.h"
 #include "kernels/gemm/cpu/matmul.h"
 #include "kernels/norm/cpu/layer_norm_backward.h"
+#include "model/train/dropout_sites.h"
 
 namespace hanlin {
 namespace {
-
-// Dropout sites: the embedding is 0, a layer has three.
-constexpr uint32_t kEmbeddingSite = 0;
-uint32_t AttentionSite(int layer) { return 1 + 3 * static_cast<uint32_t>(layer); }
-uint32_t AttentionOutSite(int layer) { return 2 + 3 * static_cast<uint32_t>(layer); }
-uint32_t MlpSite(int layer) { return 3 + 3 * static_cast<uint32_t>(layer); }
 
 GeluForm Form(const ModelConfig& config) {
   return config.gelu == GeluKind::kErf ? GeluForm::kErf : GeluForm::kTanh;

@@ -13,10 +13,7 @@ namespace hanlin {
 
 TrainModel::Range CpuTrainModel::OwnedRange() const {
   if (!options_.zero) return {0, layout_.size()};
-  // Whole cache lines, so the last rank takes what is left.
-  const int64_t units = layout_.size() / ParameterLayout::kAlignment;
-  return {units * dp_rank() / dp_size() * ParameterLayout::kAlignment,
-          units * (dp_rank() + 1) / dp_size() * ParameterLayout::kAlignment};
+  return {layout_.PartBegin(dp_rank(), dp_size()), layout_.PartBegin(dp_rank() + 1, dp_size())};
 }
 
 absl::Status CpuTrainModel::ReduceGradients() {

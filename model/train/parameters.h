@@ -32,6 +32,12 @@ class ParameterLayout {
   const ParameterSlot& Of(TensorId id) const;
   int64_t size() const { return size_; }  // floats, gaps included
 
+  // Where part `part` of `parts` equal ones begins, at a multiple of kAlignment; part `parts`
+  // begins at the end. What ZeRO gives to a rank.
+  int64_t PartBegin(int part, int parts) const {
+    return size_ / kAlignment * part / parts * kAlignment;
+  }
+
  private:
   ModelConfig config_;
   std::vector<ParameterSlot> slots_;
