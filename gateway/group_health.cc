@@ -63,6 +63,12 @@ void GroupHealth::OnSessionEnded(const absl::Status& why, absl::Time now) {
 }
 
 void GroupHealth::Tick(absl::Time now) {
+  if (const absl::Duration pause = now - last_tick_ - options_.max_tick;
+      pause > absl::ZeroDuration()) {
+    last_message_ += pause;
+    last_progress_ += pause;
+  }
+  last_tick_ = now;
   if (state_ != State::kOpening && state_ != State::kReady) return;
   if (now - last_message_ > options_.silence_timeout) {
     state_ = State::kStalled;

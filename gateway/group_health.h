@@ -7,7 +7,8 @@
 //
 // Health is progress: a group that has work must advance its heartbeat or steps within
 // stall_timeout, and every group must say something within silence_timeout. A group that stalled on
-// its work is ready again only when its counters have moved or the work is gone.
+// its work is ready again only when its counters have moved or the work is gone. Time in which
+// nobody ticked (this process or its machine was paused) is not held against a group.
 //
 // Not thread-safe.
 #ifndef HANLIN_GATEWAY_GROUP_HEALTH_H_
@@ -27,10 +28,11 @@ class GroupHealth {
  public:
   enum class State { kConnecting, kOpening, kReady, kStalled, kRefused };
   struct Options {
-    absl::Duration silence_timeout = absl::Seconds(3);
+    absl::Duration silence_timeout = absl::Milliseconds(1500);
     absl::Duration stall_timeout = absl::Seconds(10);
     absl::Duration min_backoff = absl::Milliseconds(50);
     absl::Duration max_backoff = absl::Seconds(1);
+    absl::Duration max_tick = absl::Milliseconds(250);  // more between two ticks is a pause
   };
   explicit GroupHealth(const Options& options) : options_(options) {}
 
@@ -59,6 +61,7 @@ class GroupHealth {
   absl::Time next_attempt_ = absl::InfinitePast();
   absl::Duration backoff_ = absl::ZeroDuration();
   absl::Time last_message_ = absl::InfinitePast();
+  absl::Time last_tick_ = absl::InfiniteFuture();
   // Counters at their last advance, and the work seen with them.
   uint64_t steps_ = 0;
   uint64_t heartbeat_ = 0;

@@ -2,9 +2,11 @@
 // it listens and could serve a request.
 #include <CLI/CLI.hpp>
 #include <cstdio>
+#include <optional>
 #include <string>
 
 #include "common/flags/flags.h"
+#include "common/host/service_notifier.h"
 #include "common/obs/log.h"
 #include "common/obs/metrics.h"
 #include "common/rpc/shutdown.h"
@@ -93,9 +95,11 @@ absl::Status Run(Flags& flags, ShutdownSignal& shutdown) {
   ASSIGN_OR_RETURN(const auto gateway, Gateway::Create(flags.gateway));
   Log(LogLevel::kInfo, "listening",
       {{"address", gateway->address()}, {"metrics_address", metrics->address()}});
+  std::optional<ServiceNotifier> notifier;
   if (WaitUntilServing(*gateway, shutdown)) {
     std::printf("ready %s\n", gateway->address().c_str());
     std::fflush(stdout);
+    notifier.emplace();
     shutdown.Wait();
   }
   const bool all_ended = gateway->Drain(absl::Seconds(flags.drain_timeout_seconds));

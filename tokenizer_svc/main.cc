@@ -7,6 +7,7 @@
 #include <string>
 
 #include "common/flags/flags.h"
+#include "common/host/service_notifier.h"
 #include "common/io/data_dir.h"
 #include "common/obs/log.h"
 #include "common/obs/metrics.h"
@@ -75,6 +76,7 @@ absl::Status Serve(const Flags& flags, ShutdownSignal& shutdown) {
        {"fingerprint", tokenizer->fingerprint()}});
   std::printf("ready %s\n", server->address().c_str());
   std::fflush(stdout);
+  const ServiceNotifier notifier;
   shutdown.Wait();
   Log(LogLevel::kInfo, "tokenizer drains", {{"seconds", flags.drain_timeout_seconds}});
   server->SetServing(false);

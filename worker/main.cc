@@ -9,6 +9,7 @@
 #include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 #include "common/flags/flags.h"
+#include "common/host/service_notifier.h"
 #include "common/net/socket.h"
 #include "common/obs/log.h"
 #include "common/obs/metrics.h"
@@ -147,6 +148,7 @@ class Worker {
     if (flags_.rank > 0) {
       // SIGTERM alone does not end a follower: it works on while rank 0 drains, and ends with the
       // group.
+      notifier_.emplace();
       return rank_->Follow();
     }
     RETURN_IF_ERROR(StartEngine());
@@ -273,6 +275,7 @@ class Worker {
          {"kv_blocks", engine_->load().total_kv_blocks}});
     std::printf("ready %s\n", server_->address().c_str());
     std::fflush(stdout);
+    notifier_.emplace();
     return absl::OkStatus();
   }
 
@@ -306,6 +309,7 @@ class Worker {
   std::optional<uint64_t> kv_bytes_;
   int32_t block_tokens_ = 0;
   absl::Time last_progress_ = absl::Now();
+  std::optional<ServiceNotifier> notifier_;
   // Destroyed from the end.
   std::unique_ptr<MetricsServer> metrics_server_;
   std::unique_ptr<WorkerMetrics> worker_metrics_;

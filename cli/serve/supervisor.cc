@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
 
 #include "common/flags/flags.h"
@@ -39,7 +40,11 @@ milliseconds RestartDelay(int failures) {
 }
 
 absl::StatusOr<std::unique_ptr<Supervisor>> Supervisor::Create(Options options) {
-  auto supervisor = std::unique_ptr<Supervisor>(new Supervisor(std::move(options)));
+  ASSIGN_OR_RETURN(NotifySocket notifications, NotifySocket::Create());
+  setenv("NOTIFY_SOCKET", notifications.address().c_str(), 1);
+  setenv("WATCHDOG_USEC", std::to_string(1000 * options.watchdog.count()).c_str(), 1);
+  auto supervisor =
+      std::unique_ptr<Supervisor>(new Supervisor(std::move(options), std::move(notifications)));
   sigset_t set;
   sigemptyset(&set);
   for (int signal : {SIGTERM, SIGINT, SIGHUP, SIGCHLD}) sigaddset(&set, signal);
@@ -50,7 +55,8 @@ absl::StatusOr<std::unique_ptr<Supervisor>> Supervisor::Create(Options options) 
   return supervisor;
 }
 
-Supervisor::Supervisor(Options options) : options_(std::move(options)) {
+Supervisor::Supervisor(Options options, NotifySocket notifications)
+    : options_(std::move(options)), notifications_(std::move(notifications)) {
   for (const UnitPlan& plan : options_.units) {
     Unit unit{.plan = plan};
     for (const ProcessPlan& process : plan.processes) unit.processes.push_back({.plan = process});
@@ -65,6 +71,8 @@ int Supervisor::Run() {
     StartDueUnits();
     Poll();
     HandleSignals();
+    ReadNotifications();
+    KillSilentProcesses();
     for (Unit& unit : units_) {
       for (Process& process : unit.processes) ReadOutput(unit, process);
     }
@@ -87,6 +95,7 @@ void Supervisor::Start(Unit& unit) {
   unit.was_ready = false;
   for (Process& process : unit.processes) {
     process.last_message.clear();
+    process.alive_at.reset();
     absl::StatusOr<ChildProcess> child = ChildProcess::Spawn(process.plan.argv);
     if (!child.ok()) return Finish(kExitFailure, Message(child.status()));
     process.child = std::move(*child);
@@ -102,6 +111,9 @@ int Supervisor::PollTimeoutMs() const {
   } else {
     for (const Unit& unit : units_) {
       if (unit.state == State::kDown) next = std::min(next, unit.start_at);
+      for (const Process& process : unit.processes) {
+        if (process.alive_at) next = std::min(next, *process.alive_at + options_.watchdog);
+      }
     }
   }
   const auto left = std::chrono::ceil<milliseconds>(next - Clock::now()).count();
@@ -109,7 +121,7 @@ int Supervisor::PollTimeoutMs() const {
 }
 
 void Supervisor::Poll() {
-  std::vector<pollfd> fds = {{signals_.get(), POLLIN, 0}};
+  std::vector<pollfd> fds = {{signals_.get(), POLLIN, 0}, {notifications_.fd(), POLLIN, 0}};
   for (const Unit& unit : units_) {
     for (const Process& process : unit.processes) {
       if (!process.child.has_value()) continue;
@@ -128,6 +140,35 @@ void Supervisor::HandleSignals() {
     if (stop_phase_ >= 0) return Finish(kExitFailure, "aborted by a second signal");
     Log(LogLevel::kInfo, "stopping", {{"signal", strsignal(static_cast<int>(info.ssi_signo))}});
     BeginStop(0);
+  }
+}
+
+void Supervisor::ReadNotifications() {
+  notifications_.Read([this](pid_t sender, std::string_view message) {
+    if (message != "WATCHDOG=1") return;
+    for (Unit& unit : units_) {
+      for (Process& process : unit.processes) {
+        if (!process.child.has_value() || process.child->pid() != sender) continue;
+        process.alive_at = Clock::now();
+      }
+    }
+  });
+}
+
+// After ReadNotifications, so that a pause of the supervisor itself does no harm.
+void Supervisor::KillSilentProcesses() {
+  if (stop_phase_ >= 0) return;
+  for (Unit& unit : units_) {
+    for (Process& process : unit.processes) {
+      if (!process.child.has_value() || !process.alive_at ||
+          Clock::now() < *process.alive_at + options_.watchdog) {
+        continue;
+      }
+      Log(LogLevel::kWarning, "process is silent, killing it",
+          {{"name", process.plan.name}, {"pid", process.child->pid()}});
+      process.child->Signal(SIGKILL);
+      process.alive_at.reset();
+    }
   }
 }
 

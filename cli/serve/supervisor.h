@@ -6,6 +6,9 @@
 // doubles with every failure in a row. A process says that it serves by the line "ready ADDRESS" on
 // its stdout; a unit is ready when its first one is.
 //
+// A process that says that it lives (service_notifier.h) and then falls silent for the watchdog's
+// time is killed: it was stopped or hangs.
+//
 // What cannot get better by itself is no reason to start again: a process that ends with exit code
 // 2 before it was ready (bad input), or with any code while the whole has never been ready, ends
 // the supervisor with that code.
@@ -24,6 +27,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "cli/serve/notify_socket.h"
 #include "cli/serve/process.h"
 
 namespace hanlin::cli {
@@ -56,9 +60,12 @@ class Supervisor {
     std::function<void(const std::string& process, std::string_view line)> on_line;
     // A process that has not ended this long after SIGTERM is killed.
     std::chrono::milliseconds stop_timeout{60000};
+    // Longest silence of a process that said it lives.
+    std::chrono::milliseconds watchdog{10000};
   };
 
-  // Blocks SIGTERM, SIGINT, SIGHUP and SIGCHLD for the process; call it before any thread is made.
+  // Blocks SIGTERM, SIGINT, SIGHUP and SIGCHLD for the process and sets NOTIFY_SOCKET and
+  // WATCHDOG_USEC for its children; call it before any thread is made.
   static absl::StatusOr<std::unique_ptr<Supervisor>> Create(Options options);
   ~Supervisor();
 
@@ -74,7 +81,8 @@ class Supervisor {
   struct Process {
     ProcessPlan plan;
     std::optional<ChildProcess> child;
-    std::string last_message;  // last line of the form "hanlin-NAME: message"
+    std::string last_message;                   // last line of the form "hanlin-NAME: message"
+    std::optional<Clock::time_point> alive_at;  // when it last said that it lives
   };
   struct Unit {
     UnitPlan plan;
@@ -86,7 +94,7 @@ class Supervisor {
     Clock::time_point ready_at;
   };
 
-  explicit Supervisor(Options options);
+  Supervisor(Options options, NotifySocket notifications);
 
   void StartDueUnits();
   void Start(Unit& unit);
@@ -94,6 +102,8 @@ class Supervisor {
   int PollTimeoutMs() const;
   void HandleSignals();
   void ReadOutput(Unit& unit, Process& process);
+  void ReadNotifications();
+  void KillSilentProcesses();
   void HandleReady(Unit& unit, const std::string& address);
   void ReapUnits();
   void HandleEnd(Unit& unit);
@@ -104,6 +114,7 @@ class Supervisor {
 
   Options options_;
   FileDescriptor signals_;
+  NotifySocket notifications_;
   std::vector<Unit> units_;
   bool ready_ = false;         // the front unit has been ready
   int stop_phase_ = -1;        // phase being stopped; -1 = not stopping

@@ -14,6 +14,7 @@
 #include <thread>
 
 #include "cli/serve/run_directory.h"
+#include "common/host/service_notifier.h"
 #include "common/testing/testing.h"
 
 namespace hanlin::cli {
@@ -42,8 +43,8 @@ bool Alive(pid_t pid) {
 // TEXT", "error TEXT".
 class Supervised {
  public:
-  explicit Supervised(std::vector<UnitPlan> units,
-                      milliseconds stop_timeout = milliseconds(10000)) {
+  explicit Supervised(std::vector<UnitPlan> units, milliseconds stop_timeout = milliseconds(10000),
+                      milliseconds watchdog = milliseconds(10000)) {
     int fds[2];
     EXPECT_EQ(pipe(fds), 0);
     pid_ = fork();
@@ -57,6 +58,7 @@ class Supervised {
                 Say("line " + process + " " + std::string(line));
               },
           .stop_timeout = stop_timeout,
+          .watchdog = watchdog,
       });
       const int code = (*supervisor)->Run();
       Say("error " + (*supervisor)->error());
@@ -155,6 +157,31 @@ TEST(SupervisorTest, StartsAKilledProcessAgain) {
   EXPECT_NE(first, second);
   EXPECT_TRUE(Alive(second));
   EXPECT_FALSE(Alive(first));
+}
+
+TEST(SupervisorTest, KillsAProcessThatFallsSilentAndStartsItAgain) {
+  UnitPlan back{.name = "back",
+                .processes = {{"back",
+                               {"/proc/self/exe", "--gtest_filter=NotifyingService.*",
+                                "--gtest_also_run_disabled_tests"}}},
+                .stop_phase = 1};
+  Supervised run({back, Script("front", "sleep 0.3; echo ready h:1; exec sleep 100", 0, true)},
+                 milliseconds(10000), milliseconds(1000));
+  const pid_t first = std::stoi(run.Expect("line back pid "));
+  std::this_thread::sleep_for(milliseconds(2500));
+  EXPECT_TRUE(Alive(first)) << "it speaks";
+  kill(first, SIGSTOP);
+  const pid_t second = std::stoi(run.Expect("line back pid "));
+  EXPECT_NE(first, second);
+  EXPECT_FALSE(Alive(first));
+}
+
+// The child of the test above: a service that says it lives.
+TEST(NotifyingService, DISABLED_Serves) {
+  const ServiceNotifier notifier;
+  std::printf("pid %d\nready a:1\n", getpid());
+  std::fflush(stdout);
+  pause();
 }
 
 TEST(SupervisorTest, ProcessesOfAUnitHaveOneLife) {
