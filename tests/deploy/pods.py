@@ -20,7 +20,7 @@ import urllib.request
 
 SKIPPED = 77  # ctest's SKIP_RETURN_CODE
 SOURCE = pathlib.Path(os.environ["HANLIN_SOURCE"])
-TOOLS = ["podman", "buildah", "runc", "kubectl", "unshare", "ip"]
+TOOLS = ["podman", "buildah", "runc", "kubectl", "unshare", "ip", "iptables"]
 NETWORK = "hanlin"
 CONTAINERS_CONF = """
 [containers]
