@@ -5,6 +5,7 @@
 #define HANLIN_KERNELS_ATTENTION_CUDA_CAUSAL_ATTENTION_PARAMS_H_
 
 #include <cuda_runtime_api.h>
+#include <vector_types.h>
 
 #include <cstdint>
 
@@ -12,6 +13,9 @@
 #include "kernels/elementwise/cpu/dropout_params.h"
 
 namespace hanlin {
+
+// Columns of dropout that belong to a head; kMaxTrainLength.
+inline constexpr uint32_t kHeadColumns = 1 << 20;
 
 // All pointers are on the device and aligned to 16 bytes.
 struct CudaCausalAttentionParams {
@@ -36,6 +40,38 @@ struct CudaCausalAttentionGradients {
   void* dqkv = nullptr;        // [sequences * length, 3, heads, head_dim], overwritten
   void* workspace = nullptr;   // CausalAttentionWorkspaceBytes
 };
+
+// Positions of a sequence in the statistics below: whole tiles of 64.
+inline int64_t PaddedLength(int64_t length) { return (length + 63) / 64 * 64; }
+
+// What the backward kernels read beside the tensors, laid out in the workspace.
+struct CausalAttentionState {
+  int64_t padded_length = 0;
+  // A query's log of the sum of exponentials (in the unit of its path) and dot(out, dout), the
+  // number that softmax's derivative subtracts: [sequences, heads, padded_length]. Queries behind
+  // the sequence have infinity and 0, which makes their probabilities 0.
+  float2* statistics = nullptr;
+  int32_t* document_end = nullptr;  // [sequences, length]: position behind the token's document
+};
+
+// Fills the state; `log_factor` turns natural logarithms into those of the path's exponential.
+// Without documents document_end stays as it is.
+cudaError_t LaunchPrepareBackward(const CudaCausalAttentionParams& params,
+                                  const CudaCausalAttentionGradients& gradients, float log_factor,
+                                  const CausalAttentionState& state, cudaStream_t stream);
+
+cudaError_t LaunchPlainCausalAttention(const CudaCausalAttentionParams& params, void* out,
+                                       cudaStream_t stream);
+cudaError_t LaunchPlainCausalAttentionBackward(const CudaCausalAttentionParams& params,
+                                               const CudaCausalAttentionGradients& gradients,
+                                               const CausalAttentionState& state,
+                                               cudaStream_t stream);
+// bf16 with head sizes 64, 80 and 128.
+cudaError_t LaunchCausalAttention(const CudaCausalAttentionParams& params, void* out,
+                                  cudaStream_t stream);
+cudaError_t LaunchCausalAttentionBackward(const CudaCausalAttentionParams& params,
+                                          const CudaCausalAttentionGradients& gradients,
+                                          const CausalAttentionState& state, cudaStream_t stream);
 
 }  // namespace hanlin
 

@@ -38,6 +38,13 @@ __device__ __forceinline__ void WgmmaWait() {
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
 }
 
+// What reads d comes after the wait above this: the compiler knows nothing of products under way.
+template <int kValues>
+__device__ __forceinline__ void WgmmaResults(float (&d)[kValues]) {
+#pragma unroll
+  for (int j = 0; j < kValues; ++j) asm volatile("" : "+f"(d[j])::"memory");
+}
+
 // d [64 x kColumns] += a [64 x 16] b [kColumns x 16]^T. Lane t of warp w of the warpgroup holds, in
 // d[4 j + 2 i + c], row 16 w + t / 4 + 8 i and column 8 j + t % 4 * 2 + c.
 template <int kColumns>
