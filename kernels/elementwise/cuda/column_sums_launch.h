@@ -1,0 +1,27 @@
+// Sums over the rows of a matrix in two stages: blocks leave partial sums, which are then added in
+// a fixed order. The second stage also ends LayerNorm's backward pass.
+#ifndef HANLIN_KERNELS_ELEMENTWISE_CUDA_COLUMN_SUMS_LAUNCH_H_
+#define HANLIN_KERNELS_ELEMENTWISE_CUDA_COLUMN_SUMS_LAUNCH_H_
+
+#include <cuda_runtime_api.h>
+
+#include <cstdint>
+
+#include "kernels/base/types.h"
+
+namespace hanlin {
+
+// Partial sums per column.
+int ColumnSumParts(ComputeType type, int64_t rows, int64_t width);
+
+// x [rows, width] of `type`; partials [ColumnSumParts, width].
+cudaError_t LaunchColumnSums(ComputeType type, const void* x, int64_t rows, int64_t width,
+                             float* partials, cudaStream_t stream);
+
+// sums[c] += the parts of column c; partials [parts] rows of `stride`.
+cudaError_t LaunchAddParts(const float* partials, int parts, int64_t width, int64_t stride,
+                           float* sums, cudaStream_t stream);
+
+}  // namespace hanlin
+
+#endif  // HANLIN_KERNELS_ELEMENTWISE_CUDA_COLUMN_SUMS_LAUNCH_H_

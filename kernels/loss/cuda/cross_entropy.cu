@@ -1,0 +1,162 @@
+// A block takes a row, sixteen bytes a thread and step; rows that do not begin at such a border go
+// element by element.
+#include "kernels/base/cuda/packed.cuh"
+#include "kernels/loss/cuda/cross_entropy_params.h"
+
+namespace hanlin {
+namespace {
+
+constexpr int kThreads = 512;
+constexpr int kWarps = kThreads / 32;
+
+// A maximum and the sum of e^(x - maximum) of some numbers.
+struct Sum {
+  float maximum;
+  float sum;
+};
+
+// -inf, 0 is the sum of nothing.
+__device__ __forceinline__ Sum Join(Sum a, Sum b) {
+  const float maximum = fmaxf(a.maximum, b.maximum);
+  if (maximum == -INFINITY) return {maximum, 0.0f};
+  return {maximum, a.sum * expf(a.maximum - maximum) + b.sum * expf(b.maximum - maximum)};
+}
+
+template <int kSize, typename T>
+__device__ __forceinline__ void Load(const T* from, float (&values)[kSize]) {
+  if constexpr (kSize == 1) {
+    values[0] = static_cast<float>(*from);
+  } else {
+    LoadPacked(from, values);
+  }
+}
+template <int kSize, typename T>
+__device__ __forceinline__ void Store(T* to, const float (&values)[kSize]) {
+  if constexpr (kSize == 1) {
+    *to = static_cast<T>(values[0]);
+  } else {
+    StorePacked(to, values);
+  }
+}
+
+template <typename T, int kSize>
+__global__ void __launch_bounds__(kThreads)
+    StatsKernel(const CudaCrossEntropyParams p, int shard, int shards, CrossEntropyStat* stats) {
+  __shared__ Sum shared[kWarps];
+  const int64_t row = blockIdx.x;
+  const T* const logits = static_cast<const T*>(p.logits) + row * p.vocabulary_size;
+  Sum total = {-INFINITY, 0.0f};
+  for (int64_t at = threadIdx.x * kSize; at < p.vocabulary_size; at += kThreads * kSize) {
+    float values[kSize];
+    Load(logits + at, values);
+    float maximum = total.maximum;
+#pragma unroll
+    for (const float value : values) maximum = fmaxf(maximum, value);
+    if (maximum > total.maximum) {
+      total.sum *= __expf(total.maximum - maximum);
+      total.maximum = maximum;
+    }
+#pragma unroll
+    for (const float value : values) total.sum += __expf(value - total.maximum);
+  }
+#pragma unroll
+  for (int offset = 16; offset > 0; offset >>= 1) {
+    total = Join(total, {__shfl_xor_sync(0xffffffffu, total.maximum, offset),
+                         __shfl_xor_sync(0xffffffffu, total.sum, offset)});
+  }
+  if (threadIdx.x % 32 == 0) shared[threadIdx.x / 32] = total;
+  __syncthreads();
+  if (threadIdx.x > 0) return;
+  for (int w = 1; w < kWarps; ++w) total = Join(total, shared[w]);
+  const int64_t label = p.labels[row] - p.vocabulary_begin;
+  const bool own = label >= 0 && label < p.vocabulary_size;
+  for (int i = 0; i < shards; ++i) stats[row * shards + i] = {0.0f, 0.0f, 0.0f};
+  stats[row * shards + shard] = {total.maximum, total.sum,
+                                 own ? static_cast<float>(logits[label]) : 0.0f};
+}
+
+__global__ void __launch_bounds__(kThreads) JoinKernel(const CrossEntropyStat* stats, int64_t rows,
+                                                       int shards, float* log_sum, float* loss) {
+  const int64_t row = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
+  if (row >= rows) return;
+  const CrossEntropyStat* const own = stats + row * shards;
+  float maximum = own[0].maximum;
+  for (int i = 1; i < shards; ++i) maximum = fmaxf(maximum, own[i].maximum);
+  float sum = 0, target = 0;
+  for (int i = 0; i < shards; ++i) {
+    sum += own[i].sum * expf(own[i].maximum - maximum);
+    target += own[i].target;
+  }
+  log_sum[row] = maximum + logf(sum);
+  loss[row] = log_sum[row] - target;
+}
+
+template <typename T, int kSize>
+__global__ void __launch_bounds__(kThreads)
+    GradientKernel(const CudaCrossEntropyParams p, const float* log_sums, const float* weights) {
+  const int64_t row = blockIdx.x;
+  T* const logits = static_cast<T*>(p.logits) + row * p.vocabulary_size;
+  const float log_sum = log_sums[row], weight = weights[row];
+  const int64_t label = p.labels[row] - p.vocabulary_begin;
+  for (int64_t at = threadIdx.x * kSize; at < p.vocabulary_size; at += kThreads * kSize) {
+    float values[kSize] = {};
+    if (weight != 0) {
+      Load(logits + at, values);
+#pragma unroll
+      for (int i = 0; i < kSize; ++i) {
+        const float probability = __expf(values[i] - log_sum);
+        values[i] = (at + i == label ? probability - 1.0f : probability) * weight;
+      }
+    }
+    Store(logits + at, values);
+  }
+}
+
+template <typename T, typename Launch>
+void Choose(int64_t vocabulary_size, Launch&& launch) {
+  if (vocabulary_size % kPacked<T> == 0) {
+    launch(std::integral_constant<int, kPacked<T>>());
+  } else {
+    launch(std::integral_constant<int, 1>());
+  }
+}
+
+template <typename Launch>
+void ChooseType(ComputeType type, int64_t vocabulary_size, Launch&& launch) {
+  if (type == ComputeType::kFloat32) {
+    Choose<float>(vocabulary_size, [&](auto size) { launch(float(), size); });
+  } else {
+    Choose<__nv_bfloat16>(vocabulary_size, [&](auto size) { launch(__nv_bfloat16(), size); });
+  }
+}
+
+}  // namespace
+
+cudaError_t LaunchCrossEntropyStats(const CudaCrossEntropyParams& p, int shard, int shards,
+                                    CrossEntropyStat* stats, cudaStream_t stream) {
+  const auto rows = static_cast<unsigned>(p.rows);
+  ChooseType(p.type, p.vocabulary_size, [&](auto type, auto size) {
+    StatsKernel<decltype(type), decltype(size)::value>
+        <<<rows, kThreads, 0, stream>>>(p, shard, shards, stats);
+  });
+  return cudaGetLastError();
+}
+
+cudaError_t LaunchJoinStats(const CrossEntropyStat* stats, int64_t rows, int shards, float* log_sum,
+                            float* loss, cudaStream_t stream) {
+  const auto blocks = static_cast<unsigned>((rows + kThreads - 1) / kThreads);
+  JoinKernel<<<blocks, kThreads, 0, stream>>>(stats, rows, shards, log_sum, loss);
+  return cudaGetLastError();
+}
+
+cudaError_t LaunchCrossEntropyGradient(const CudaCrossEntropyParams& p, const float* log_sum,
+                                       const float* weights, cudaStream_t stream) {
+  const auto rows = static_cast<unsigned>(p.rows);
+  ChooseType(p.type, p.vocabulary_size, [&](auto type, auto size) {
+    GradientKernel<decltype(type), decltype(size)::value>
+        <<<rows, kThreads, 0, stream>>>(p, log_sum, weights);
+  });
+  return cudaGetLastError();
+}
+
+}  // namespace hanlin

@@ -1,0 +1,235 @@
+// The kernels of layer_norm_train.h. A row lies in the registers of a block's threads, sixteen
+// bytes of it in each of kPacks packs of a thread.
+#include <algorithm>
+
+#include "kernels/base/cuda/packed.cuh"
+#include "kernels/elementwise/cuda/column_sums_launch.h"
+#include "kernels/elementwise/cuda/dropout.cuh"
+#include "kernels/norm/cuda/layer_norm_train_params.h"
+
+namespace hanlin {
+namespace {
+
+constexpr int kMaxThreads = 512;
+
+template <typename T, int kPacks>
+__global__ void __launch_bounds__(kMaxThreads)
+    LayerNormTrainKernel(const CudaLayerNormTrainParams p, const DropoutLaw law) {
+  constexpr int kSize = kPacked<T>;
+  __shared__ float scratch[2][32];
+  const int64_t row = blockIdx.x, base = row * p.width;
+  float values[kPacks][kSize] = {};
+  float sum = 0;
+#pragma unroll
+  for (int k = 0; k < kPacks; ++k) {
+    const int column = (k * blockDim.x + threadIdx.x) * kSize;
+    if (column >= p.width) break;
+    LoadPacked(static_cast<const T*>(p.x) + base + column, values[k]);
+    if (p.delta != nullptr) {
+      float delta[kSize], bias[kSize];
+      LoadPacked(static_cast<const T*>(p.delta) + base + column, delta);
+      LoadPacked(p.delta_bias + column, bias);
+#pragma unroll
+      for (int i = 0; i < kSize; ++i) {
+        float added = delta[i] + bias[i];
+        if (p.dropout.rate > 0) {
+          const auto number = static_cast<uint32_t>(p.dropout.first_row + row);
+          added = DropoutKeeps(law, number, column + i) ? added * law.scale : 0.0f;
+        }
+        values[k][i] = Rounded<T>(values[k][i] + added);
+      }
+      StorePacked(static_cast<T*>(p.sum) + base + column, values[k]);
+    }
+#pragma unroll
+    for (int i = 0; i < kSize; ++i) sum += values[k][i];
+  }
+  const float mean = BlockSum(sum, scratch[0]) / static_cast<float>(p.width);
+  float squares = 0;
+#pragma unroll
+  for (int k = 0; k < kPacks; ++k) {
+    if ((k * blockDim.x + threadIdx.x) * kSize >= p.width) break;
+#pragma unroll
+    for (int i = 0; i < kSize; ++i) {
+      const float distance = values[k][i] - mean;
+      squares += distance * distance;
+    }
+  }
+  const float variance = BlockSum(squares, scratch[1]) / static_cast<float>(p.width);
+  const float rstd = 1.0f / sqrtf(variance + p.epsilon);
+#pragma unroll
+  for (int k = 0; k < kPacks; ++k) {
+    const int column = (k * blockDim.x + threadIdx.x) * kSize;
+    if (column >= p.width) break;
+    float weight[kSize], bias[kSize];
+    LoadPacked(p.weight + column, weight);
+    LoadPacked(p.bias + column, bias);
+#pragma unroll
+    for (int i = 0; i < kSize; ++i) {
+      values[k][i] = (values[k][i] - mean) * rstd * weight[i] + bias[i];
+    }
+    StorePacked(static_cast<T*>(p.y) + base + column, values[k]);
+  }
+  if (threadIdx.x == 0) {
+    p.mean[row] = mean;
+    p.rstd[row] = rstd;
+  }
+}
+
+// A block takes rows in turn and leaves its sums of dy xhat and of dy.
+template <typename T, int kPacks>
+__global__ void __launch_bounds__(kMaxThreads)
+    LayerNormBackwardKernel(const CudaLayerNormBackwardParams p, float* partials) {
+  constexpr int kSize = kPacked<T>;
+  __shared__ float scratch[4][32];
+  float dweight[kPacks][kSize] = {}, dbias[kPacks][kSize] = {};
+  const float share = 1.0f / static_cast<float>(p.width);
+  int turn = 0;
+  for (int64_t row = blockIdx.x; row < p.rows; row += gridDim.x, turn ^= 2) {
+    const int64_t base = row * p.width;
+    const float mean = p.mean[row], rstd = p.rstd[row];
+    float xhat[kPacks][kSize], g[kPacks][kSize];
+    float sum = 0, product = 0;
+#pragma unroll
+    for (int k = 0; k < kPacks; ++k) {
+      const int column = (k * blockDim.x + threadIdx.x) * kSize;
+      if (column >= p.width) break;
+      float weight[kSize];
+      LoadPacked(static_cast<const T*>(p.x) + base + column, xhat[k]);
+      LoadPacked(static_cast<const T*>(p.dy) + base + column, g[k]);
+      LoadPacked(p.weight + column, weight);
+#pragma unroll
+      for (int i = 0; i < kSize; ++i) {
+        xhat[k][i] = (xhat[k][i] - mean) * rstd;
+        dweight[k][i] += g[k][i] * xhat[k][i];
+        dbias[k][i] += g[k][i];
+        g[k][i] *= weight[i];
+        sum += g[k][i];
+        product += g[k][i] * xhat[k][i];
+      }
+    }
+    sum = WarpSum(sum);
+    product = WarpSum(product);
+    // Two pairs in turn: the row after the next is a barrier away from this one's reads.
+    if (threadIdx.x % 32 == 0) {
+      scratch[turn][threadIdx.x / 32] = sum;
+      scratch[turn + 1][threadIdx.x / 32] = product;
+    }
+    __syncthreads();
+    float mean_g = 0, mean_product = 0;
+    for (unsigned w = 0; w < (blockDim.x + 31) / 32; ++w) {
+      mean_g += scratch[turn][w];
+      mean_product += scratch[turn + 1][w];
+    }
+    mean_g *= share;
+    mean_product *= share;
+#pragma unroll
+    for (int k = 0; k < kPacks; ++k) {
+      const int column = (k * blockDim.x + threadIdx.x) * kSize;
+      if (column >= p.width) break;
+      T* const to = static_cast<T*>(p.dx) + base + column;
+      float dx[kSize];
+      LoadPacked(to, dx);
+#pragma unroll
+      for (int i = 0; i < kSize; ++i) {
+        dx[i] += rstd * (g[k][i] - mean_g - xhat[k][i] * mean_product);
+      }
+      StorePacked(to, dx);
+    }
+  }
+#pragma unroll
+  for (int k = 0; k < kPacks; ++k) {
+    const int column = (k * blockDim.x + threadIdx.x) * kSize;
+    if (column >= p.width) break;
+    float* const to = partials + 2 * blockIdx.x * p.width + column;
+    StorePacked(to, dweight[k]);
+    StorePacked(to + p.width, dbias[k]);
+  }
+}
+
+struct Shape {
+  int packs;  // of a thread
+  int threads;
+};
+Shape ShapeOf(ComputeType type, int64_t width) {
+  const auto all = static_cast<int>(width * static_cast<int64_t>(SizeOf(type)) / 16);
+  int packs = 1;
+  while (packs * kMaxThreads < all) packs *= 2;
+  return {packs, ((all + packs - 1) / packs + 31) / 32 * 32};
+}
+
+template <typename T>
+void Forward(const CudaLayerNormTrainParams& p, const DropoutLaw& law, Shape shape,
+             cudaStream_t stream) {
+  const auto rows = static_cast<unsigned>(p.rows);
+  switch (shape.packs) {
+    case 1:
+      LayerNormTrainKernel<T, 1><<<rows, shape.threads, 0, stream>>>(p, law);
+      break;
+    case 2:
+      LayerNormTrainKernel<T, 2><<<rows, shape.threads, 0, stream>>>(p, law);
+      break;
+    case 4:
+      LayerNormTrainKernel<T, 4><<<rows, shape.threads, 0, stream>>>(p, law);
+      break;
+    default:
+      LayerNormTrainKernel<T, 8><<<rows, shape.threads, 0, stream>>>(p, law);
+  }
+}
+
+template <typename T>
+void Backward(const CudaLayerNormBackwardParams& p, Shape shape, int blocks, cudaStream_t stream) {
+  auto* const partials = static_cast<float*>(p.workspace);
+  switch (shape.packs) {
+    case 1:
+      LayerNormBackwardKernel<T, 1><<<blocks, shape.threads, 0, stream>>>(p, partials);
+      break;
+    case 2:
+      LayerNormBackwardKernel<T, 2><<<blocks, shape.threads, 0, stream>>>(p, partials);
+      break;
+    case 4:
+      LayerNormBackwardKernel<T, 4><<<blocks, shape.threads, 0, stream>>>(p, partials);
+      break;
+    default:
+      LayerNormBackwardKernel<T, 8><<<blocks, shape.threads, 0, stream>>>(p, partials);
+  }
+}
+
+}  // namespace
+
+int LayerNormBackwardBlocks(ComputeType type, int64_t rows, int64_t width) {
+  // About a thousand threads on each of an H100's multiprocessors, whatever the device: the order
+  // of the sums must not depend on it.
+  const int per_multiprocessor = std::clamp(1024 / ShapeOf(type, width).threads, 2, 8);
+  return static_cast<int>(std::min<int64_t>(rows, 132 * per_multiprocessor));
+}
+
+cudaError_t LaunchLayerNormTrain(const CudaLayerNormTrainParams& p, cudaStream_t stream) {
+  const Shape shape = ShapeOf(p.type, p.width);
+  const DropoutLaw law = MakeDropoutLaw(p.dropout);
+  if (p.type == ComputeType::kFloat32) {
+    Forward<float>(p, law, shape, stream);
+  } else {
+    Forward<__nv_bfloat16>(p, law, shape, stream);
+  }
+  return cudaGetLastError();
+}
+
+cudaError_t LaunchLayerNormBackward(const CudaLayerNormBackwardParams& p, cudaStream_t stream) {
+  const Shape shape = ShapeOf(p.type, p.width);
+  const int blocks = LayerNormBackwardBlocks(p.type, p.rows, p.width);
+  if (p.type == ComputeType::kFloat32) {
+    Backward<float>(p, shape, blocks, stream);
+  } else {
+    Backward<__nv_bfloat16>(p, shape, blocks, stream);
+  }
+  if (const cudaError_t error = cudaGetLastError(); error != cudaSuccess) return error;
+  const auto* const partials = static_cast<const float*>(p.workspace);
+  if (const cudaError_t error =
+          LaunchAddParts(partials, blocks, p.width, 2 * p.width, p.dweight, stream);
+      error != cudaSuccess) {
+    return error;
+  }
+  return LaunchAddParts(partials + p.width, blocks, p.width, 2 * p.width, p.dbias, stream);
+}
+
+}  // namespace hanlin
