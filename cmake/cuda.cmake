@@ -9,18 +9,14 @@ else()
   set(HANLIN_CUDA_DEFAULT OFF)
 endif()
 option(HANLIN_CUDA "Build the code for GPUs" ${HANLIN_CUDA_DEFAULT})
-set(HANLIN_CUDA_ARCHITECTURES 90a CACHE STRING "Architectures that the kernels are compiled for, a list")
+set(HANLIN_CUDA_PORTABLE_ARCHITECTURES 80-real 90 CACHE STRING
+  "Architectures that the kernels for any GPU are compiled for, from 80 on, as CMake's CUDA_ARCHITECTURES")
 if(NOT HANLIN_CUDA)
   return()
 endif()
-foreach(architecture ${HANLIN_CUDA_ARCHITECTURES})
-  if(NOT architecture STREQUAL "90a")
-    message(FATAL_ERROR "HANLIN_CUDA_ARCHITECTURES holds ${architecture}: the kernels use Hopper's instructions, want 90a")
-  endif()
-endforeach()
 
 set(CMAKE_CUDA_COMPILER ${HANLIN_NVCC})
-list(TRANSFORM HANLIN_CUDA_ARCHITECTURES APPEND -real OUTPUT_VARIABLE CMAKE_CUDA_ARCHITECTURES)
+set(CMAKE_CUDA_ARCHITECTURES 90a-real)  # most kernels are Hopper's alone
 set(CMAKE_CUDA_RUNTIME_LIBRARY None)  # CUDA::cudart_static is linked by name
 if(CMAKE_CXX_COMPILER_LAUNCHER)
   set(CMAKE_CUDA_COMPILER_LAUNCHER ${CMAKE_CXX_COMPILER_LAUNCHER})
@@ -39,11 +35,20 @@ set_target_properties(hanlin_options PROPERTIES INTERFACE_COMPILE_OPTIONS
 set(HANLIN_CUDA_OPTIONS "$<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=-Wall,-Wextra>" "$<$<COMPILE_LANGUAGE:CUDA>:-Werror=all-warnings>")
 
 # hanlin_cuda_library / hanlin_cuda_test / hanlin_cuda_benchmark: NAME, SRCS (.cc and .cu), DEPS. A test runs its host
-# part everywhere and skips the rest, with a message, where there is no device.
+# part everywhere and skips the rest, with a message, where there is no device. PORTABLE: the kernels run on every GPU that
+# HANLIN_CUDA_PORTABLE_ARCHITECTURES names: those of the plain path (common/cuda/device.h), and what both paths share.
 function(hanlin_cuda_library)
-  cmake_parse_arguments(A "" "NAME" "SRCS;DEPS" ${ARGN})
+  cmake_parse_arguments(A "PORTABLE" "NAME" "SRCS;DEPS" ${ARGN})
   hanlin_library(NAME ${A_NAME} SRCS ${A_SRCS} DEPS ${A_DEPS} CUDA::cudart_static)
   target_compile_options(${A_NAME} PRIVATE ${HANLIN_CUDA_OPTIONS})
+  if(A_PORTABLE)
+    set_target_properties(${A_NAME} PROPERTIES CUDA_ARCHITECTURES "${HANLIN_CUDA_PORTABLE_ARCHITECTURES}")
+    # ccache's preprocessing sees the code of one architecture alone: a change for another would give the old object.
+    if(CMAKE_CUDA_COMPILER_LAUNCHER)
+      set_target_properties(${A_NAME} PROPERTIES
+        CUDA_COMPILER_LAUNCHER "${CMAKE_COMMAND};-E;env;CCACHE_DEPEND=1;${CMAKE_CUDA_COMPILER_LAUNCHER}")
+    endif()
+  endif()
 endfunction()
 
 function(hanlin_cuda_test)
@@ -58,4 +63,4 @@ function(hanlin_cuda_benchmark)
 endfunction()
 
 # Added by the root once everything that they link is known.
-set(HANLIN_CUDA_FOLDERS common/cuda kernels/base/cuda kernels/gemv/cuda kernels/decode_block/cuda kernels/gemm/cuda kernels/attention/cuda kernels/sampling/cuda kernels/norm/cuda kernels/embed/cuda kernels/elementwise/cuda kernels/loss/cuda kernels/optim/cuda model/comm/nccl model/weights/cuda model/forward/cuda)
+set(HANLIN_CUDA_FOLDERS common/cuda kernels/base/cuda kernels/gemv/cuda kernels/decode_block/cuda kernels/gemm/cuda kernels/attention/cuda kernels/sampling/cuda kernels/norm/cuda kernels/embed/cuda kernels/elementwise/cuda kernels/loss/cuda kernels/optim/cuda model/comm/nccl model/weights/cuda model/forward/cuda model/train/cuda)

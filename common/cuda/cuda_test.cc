@@ -3,9 +3,11 @@
 #include <gtest/gtest.h>
 
 #include <cstdint>
+#include <cstdlib>
 #include <limits>
 #include <vector>
 
+#include "common/cuda/capability.h"
 #include "common/cuda/dynamic_library.h"
 #include "common/cuda/status.h"
 #include "common/cuda/testing.h"
@@ -29,12 +31,21 @@ TEST(CudaStatusTest, MessageSaysWhatWasDone) {
               HasSubstr("copy of weights"));
 }
 
-TEST(CudaDeviceTest, ArchitectureMismatchNamesBothSides) {
+TEST(CudaDeviceTest, TooOldACapabilityIsNamedWithTheWantedOne) {
+  EXPECT_TRUE(CheckComputeCapability("A100", 8, 0).ok());
   EXPECT_TRUE(CheckComputeCapability("H100", 9, 0).ok());
-  const absl::Status status = CheckComputeCapability("A100", 8, 0);
+  EXPECT_TRUE(CheckComputeCapability("B200", 10, 0).ok());
+  const absl::Status status = CheckComputeCapability("T4", 7, 5);
   EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(Message(status), HasSubstr("7.5"));
   EXPECT_THAT(Message(status), HasSubstr("8.0"));
-  EXPECT_THAT(Message(status), HasSubstr("9.0"));
+}
+
+TEST(CudaDeviceTest, OnlyHopperRunsHopperKernels) {
+  EXPECT_FALSE(RunsHopperKernels(8, 0));
+  EXPECT_FALSE(RunsHopperKernels(10, 0)) << "sm_90a code runs nowhere else";
+  const bool forced = std::getenv("HANLIN_FAILPOINT_CUDA_PLAIN") != nullptr;
+  EXPECT_EQ(RunsHopperKernels(9, 0), !forced);
 }
 
 TEST(CudaDeviceTest, MissingDeviceIsAFailedPrecondition) {

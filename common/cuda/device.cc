@@ -3,15 +3,15 @@
 
 #include <cuda_runtime_api.h>
 
+#include "common/cuda/capability.h"
 #include "common/cuda/status.h"
 
 namespace hanlin {
 
 absl::Status CheckComputeCapability(const std::string& name, int major, int minor) {
-  if (major == 9 && minor == 0) return absl::OkStatus();
-  return FailedPrecondition(
-      "device {} has compute capability {}.{}, the kernels are compiled for 9.0 (sm_90a)", name,
-      major, minor);
+  if (major >= kLeastCudaMajor) return absl::OkStatus();
+  return FailedPrecondition("device {} has compute capability {}.{}, want {}.0 or later", name,
+                            major, minor, kLeastCudaMajor);
 }
 
 absl::StatusOr<CudaDevice> OpenCudaDevice(int ordinal) {
@@ -30,6 +30,7 @@ absl::StatusOr<CudaDevice> OpenCudaDevice(int ordinal) {
                     .name = properties.name,
                     .major = properties.major,
                     .minor = properties.minor,
+                    .hopper = RunsHopperKernels(properties.major, properties.minor),
                     .multiprocessors = properties.multiProcessorCount,
                     .shared_memory_per_block = properties.sharedMemPerBlockOptin,
                     .l2_bytes = static_cast<size_t>(properties.l2CacheSize)};

@@ -14,6 +14,7 @@ struct CudaDevice {
   std::string name;
   int major = 0;  // compute capability
   int minor = 0;
+  bool hopper = false;  // the kernels written for 9.0 run here; else the plain path (capability.h)
   int multiprocessors = 0;
   size_t shared_memory_per_block = 0;  // bytes a block may ask for
   size_t l2_bytes = 0;
@@ -22,10 +23,10 @@ struct CudaDevice {
 };
 
 // Makes device `ordinal` current for this thread. FAILED_PRECONDITION when there is no driver, no
-// such device, or a device of another compute capability than the kernels were compiled for.
+// such device, or one of a compute capability below 8.0.
 absl::StatusOr<CudaDevice> OpenCudaDevice(int ordinal);
 
-// OK when code compiled for sm_90a can run on major.minor; the message names both.
+// OK when there are kernels for major.minor; the message names what it has and what is wanted.
 absl::Status CheckComputeCapability(const std::string& name, int major, int minor);
 
 }  // namespace hanlin

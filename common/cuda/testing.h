@@ -46,6 +46,15 @@ class GpuTest : public ::testing::Test {
   CudaStream stream_;
 };
 
+// Of kernels that only Hopper has.
+class HopperTest : public GpuTest {
+ protected:
+  void SetUp() override {
+    GpuTest::SetUp();
+    if (!IsSkipped() && !device_.hopper) GTEST_SKIP() << "not for the plain path";
+  }
+};
+
 }  // namespace hanlin
 
 #endif  // HANLIN_COMMON_CUDA_TESTING_H_

@@ -1,5 +1,6 @@
 // Launch with programmatic dependent launch: the kernel may start while the one ahead of it in the
-// stream still runs, and calls ptx::WaitForPrevious before it touches what that one writes.
+// stream still runs, and calls ptx::WaitForPrevious before it touches what that one writes. On
+// devices without that (capability.h) it is an ordinary launch.
 #ifndef HANLIN_KERNELS_BASE_CUDA_LAUNCH_CUH_
 #define HANLIN_KERNELS_BASE_CUDA_LAUNCH_CUH_
 
@@ -7,13 +8,15 @@
 
 #include <cstddef>
 
+#include "common/cuda/capability.h"
+
 namespace hanlin {
 
 struct LaunchShape {
   dim3 grid;
   dim3 block;
   size_t shared_bytes = 0;  // dynamic
-  int cluster = 1;          // blocks of a cluster, along x
+  int cluster = 1;          // blocks of a cluster, along x; more than one on Hopper only
 };
 
 template <typename... Parameters, typename... Arguments>
@@ -25,19 +28,24 @@ cudaError_t LaunchDependent(void (*kernel)(Parameters...), const LaunchShape& sh
     if (error != cudaSuccess) return error;
   }
   cudaLaunchAttribute attributes[2] = {};
-  attributes[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  attributes[0].val.programmaticStreamSerializationAllowed = 1;
-  attributes[1].id = cudaLaunchAttributeClusterDimension;
-  attributes[1].val.clusterDim.x = shape.cluster;
-  attributes[1].val.clusterDim.y = 1;
-  attributes[1].val.clusterDim.z = 1;
+  unsigned count = 0;
+  if (HasDependentLaunch()) {
+    attributes[count].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attributes[count++].val.programmaticStreamSerializationAllowed = 1;
+  }
+  if (shape.cluster > 1) {
+    attributes[count].id = cudaLaunchAttributeClusterDimension;
+    attributes[count].val.clusterDim.x = shape.cluster;
+    attributes[count].val.clusterDim.y = 1;
+    attributes[count++].val.clusterDim.z = 1;
+  }
   cudaLaunchConfig_t config = {};
   config.gridDim = shape.grid;
   config.blockDim = shape.block;
   config.dynamicSmemBytes = shape.shared_bytes;
   config.stream = stream;
   config.attrs = attributes;
-  config.numAttrs = shape.cluster > 1 ? 2 : 1;
+  config.numAttrs = count;
   return cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...);
 }
 

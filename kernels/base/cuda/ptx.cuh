@@ -1,5 +1,6 @@
 // The PTX that the kernels use: barriers, copies into shared memory, clusters, registers of
-// warpgroups, programmatic dependent launch. Needs sm_90. A bulk copy wants 16-byte aligned
+// warpgroups, programmatic dependent launch. Needs sm_90, but for the
+// last two functions, which do nothing before. A bulk copy wants 16-byte aligned
 // addresses and a multiple of 16 bytes.
 #ifndef HANLIN_KERNELS_BASE_CUDA_PTX_CUH_
 #define HANLIN_KERNELS_BASE_CUDA_PTX_CUH_
@@ -205,12 +206,16 @@ __device__ __forceinline__ void TensorCopy(void* shared, const void* map, int co
 // Waits until the kernels before this one in the stream are complete. What runs ahead of it may
 // touch only memory that those kernels do not write.
 __device__ __forceinline__ void WaitForPrevious() {
+#if __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
 }
 
 // Lets the next kernel of the stream start.
 __device__ __forceinline__ void StartNext() {
+#if __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
 }
 
 }  // namespace hanlin::ptx

@@ -1,6 +1,7 @@
 // The kernel of embed.h: a block per row, four elements a thread where alignment allows.
 #include <cuda_bf16.h>
 
+#include "kernels/base/cuda/launch.cuh"
 #include "kernels/base/cuda/ptx.cuh"
 #include "kernels/embed/cuda/embed_params.h"
 
@@ -66,18 +67,11 @@ cudaError_t Launch(const CudaEmbedParams& params, cudaStream_t stream) {
                              reinterpret_cast<uintptr_t>(params.x);
   const bool vectors = params.width % 4 == 0 && pointers % 16 == 0;
   const int64_t items = vectors ? params.width / 4 : params.width;
-  cudaLaunchAttribute attribute;
-  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  attribute.val.programmaticStreamSerializationAllowed = 1;
-  cudaLaunchConfig_t config = {};
-  config.gridDim = static_cast<unsigned>(params.rows);
-  config.blockDim =
+  const unsigned threads =
       items >= kMaxThreads ? kMaxThreads : static_cast<unsigned>(items + 31) / 32 * 32;
-  config.stream = stream;
-  config.attrs = &attribute;
-  config.numAttrs = 1;
-  return cudaLaunchKernelEx(&config, vectors ? EmbedKernel<T, true> : EmbedKernel<T, false>,
-                            params);
+  return LaunchDependent(vectors ? EmbedKernel<T, true> : EmbedKernel<T, false>,
+                         {.grid = dim3(static_cast<unsigned>(params.rows)), .block = dim3(threads)},
+                         stream, params);
 }
 
 }  // namespace

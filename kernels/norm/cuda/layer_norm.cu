@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "kernels/base/cuda/launch.cuh"
 #include "kernels/base/cuda/ptx.cuh"
 #include "kernels/norm/cuda/layer_norm_params.h"
 
@@ -202,16 +203,10 @@ cudaError_t LaunchLayerNorm(const CudaLayerNormParams& params, cudaStream_t stre
   const int64_t threads =
       std::min<int64_t>(kMaxThreads, ((items + each - 1) / each + 31) / 32 * 32);
   const int64_t blocks = takes_vectors ? std::min<int64_t>(params.rows, kMaxBlocks) : params.rows;
-  cudaLaunchAttribute attribute;
-  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  attribute.val.programmaticStreamSerializationAllowed = 1;
-  cudaLaunchConfig_t config = {};
-  config.gridDim = static_cast<unsigned>(blocks);
-  config.blockDim = static_cast<unsigned>(threads);
-  config.stream = stream;
-  config.attrs = &attribute;
-  config.numAttrs = 1;
-  return cudaLaunchKernelEx(&config, kernel, params);
+  return LaunchDependent(
+      kernel,
+      {.grid = dim3(static_cast<unsigned>(blocks)), .block = dim3(static_cast<unsigned>(threads))},
+      stream, params);
 }
 
 }  // namespace hanlin

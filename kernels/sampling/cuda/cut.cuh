@@ -55,12 +55,12 @@ __device__ __forceinline__ void ClearBins() {
   __syncthreads();
 }
 
-template <Mass kMass, bool kCoarse>
+template <Mass kMass, bool kCoarse, typename Row>
 __device__ __forceinline__ void Histogram(const Row& row, const Search& search) {
   Scratch& s = Own();
   ClearBins();
   for (int i = 4 * threadIdx.x; i < row.size; i += 4 * kThreads) {
-    const float4 four = FourLogits(i);
+    const float4 four = row.FourLogits(i);
     const float x[4] = {four.x, four.y, four.z, four.w};
     int bin[4];
     uint32_t mass[4], old[4];
@@ -86,7 +86,7 @@ __device__ __forceinline__ void Histogram(const Row& row, const Search& search) 
 
 // Finds the bin in which the limit is crossed, `before` being the mass ahead of all bins; false
 // when all mass lies within the limit. The limit of kWeight is set at the coarse level.
-template <Mass kMass, bool kCoarse>
+template <Mass kMass, bool kCoarse, typename Row>
 __device__ __forceinline__ bool FindCrossing(const Row& row, Search& search, uint64_t& before) {
   Scratch& s = Own();
   const int bin = threadIdx.x, lane = bin % 32, warp = bin / 32;
@@ -128,7 +128,7 @@ __device__ __forceinline__ bool FindCrossing(const Row& row, Search& search, uin
 
 // Puts the ids of the bins [first, last] into rank 0's border; how many there are. The range of
 // logits that is looked at more closely is a little wider than the bins.
-template <Mass kMass, bool kCoarse>
+template <Mass kMass, bool kCoarse, typename Row>
 __device__ __forceinline__ int CollectBorder(const Row& row, const Search& search, int first,
                                              int last) {
   Scratch* lead = row.At(&Own(), 0);
@@ -140,7 +140,7 @@ __device__ __forceinline__ int CollectBorder(const Row& row, const Search& searc
   }
   least = fmaxf(least, search.floor);
   for (int i = 4 * threadIdx.x; i < row.size; i += 4 * kThreads) {
-    const float4 four = FourLogits(i);
+    const float4 four = row.FourLogits(i);
     const float x[4] = {four.x, four.y, four.z, four.w};
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
@@ -163,6 +163,7 @@ __device__ __forceinline__ bool ComesBefore(float x, int32_t id, float y, int32_
 }
 
 // The cut within the border: a warp per id adds up what comes before it.
+template <typename Row>
 __device__ __forceinline__ Cut CutBorder(const Row& row, int count, uint64_t before,
                                          uint64_t limit) {
   Scratch& s = Own();
@@ -187,18 +188,18 @@ __device__ __forceinline__ Cut CutBorder(const Row& row, int count, uint64_t bef
 }
 
 // Mass of the ids that take part and satisfy `test`.
-template <Mass kMass, typename Test>
+template <Mass kMass, typename Row, typename Test>
 __device__ __forceinline__ uint64_t SumWhere(Row& row, const Search& search, Test test) {
   uint64_t mass = 0;
   for (int i = threadIdx.x; i < row.size; i += kThreads) {
-    const float x = Logits()[i];
+    const float x = row.Logits()[i];
     if (x >= search.floor && test(x, row.first + i)) mass += search.MassOf<kMass>(x);
   }
   return row.Sum(mass);
 }
 
 // The cut by bisection of the logit, then of the id: slow, for ties in masses.
-template <Mass kMass>
+template <Mass kMass, typename Row>
 __device__ __noinline__ Cut Bisect(Row row, Search search) {
   uint32_t low = law::Ordered(-INFINITY), high = law::Ordered(search.max);
   while (low < high) {  // the smallest key above which the mass is within the limit
@@ -230,6 +231,7 @@ __device__ __noinline__ Cut Bisect(Row row, Search search) {
 
 // For a small count: a histogram of the threads' maxima alone. The bin of the limit's maximum is
 // not above that of the limit's id. False when too many ids lie down to that bin.
+template <typename Row>
 __device__ __forceinline__ bool FindCutByMaxima(const Row& row, Search& search, float thread_max,
                                                 Cut& cut) {
   ClearBins();
@@ -248,7 +250,7 @@ __device__ __forceinline__ bool FindCutByMaxima(const Row& row, Search& search, 
 }
 
 // The rest of a search whose coarse crossing bin holds too many ids.
-template <Mass kMass>
+template <Mass kMass, typename Row>
 __device__ __noinline__ Cut FindFineCut(Row row, Search search, uint64_t before) {
   Histogram<kMass, false>(row, search);
   FindCrossing<kMass, false>(row, search, before);  // there is one: this bin was the coarse one's
@@ -260,7 +262,7 @@ __device__ __noinline__ Cut FindFineCut(Row row, Search search, uint64_t before)
 }
 
 // The last id before which lies at most the limit; everything when all mass lies within it.
-template <Mass kMass>
+template <Mass kMass, typename Row>
 __device__ __forceinline__ Cut FindCut(const Row& row, float top_p, uint64_t limit, float floor,
                                        const Extremes& extremes) {
   // Weights end at 21.5 below the largest logit; counting goes further down, not to -infinity.

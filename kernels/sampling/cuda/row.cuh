@@ -1,6 +1,7 @@
 // How a block sees the row that its cluster works on: shared memory, its share of the ids, and the
 // reductions over the cluster. Shared memory: Scratch, then float [slice], the logits of the ids
-// [first, first + size); beyond the vocabulary -infinity.
+// [first, first + size); beyond the vocabulary -infinity. Without clusters a row does not fit: the
+// plain path keeps it in global memory.
 #ifndef HANLIN_KERNELS_SAMPLING_CUDA_ROW_CUH_
 #define HANLIN_KERNELS_SAMPLING_CUDA_ROW_CUH_
 
@@ -54,14 +55,6 @@ __device__ __forceinline__ Scratch& Own() {
   extern __shared__ __align__(16) uint8_t shared[];
   return *reinterpret_cast<Scratch*>(shared);
 }
-__device__ __forceinline__ float* Logits() { return reinterpret_cast<float*>(&Own() + 1); }
-__device__ __forceinline__ float4 FourLogits(int i) {
-  return *reinterpret_cast<const float4*>(Logits() + i);
-}
-
-__device__ __forceinline__ void KeepFour(int i, float4 x) {
-  *reinterpret_cast<float4*>(Logits() + i) = x;
-}
 
 // Orders (value, id) by value ascending, then id descending, so that the largest is the law's pick.
 __device__ __forceinline__ uint64_t Pick(float value, int32_t id) {
@@ -90,7 +83,9 @@ __device__ __forceinline__ T WarpSum(T value) {
   return value;
 }
 
+template <bool kInShared>
 struct Row {
+  float* global;  // [slice] the logits, unless kInShared
   int32_t vocabulary;
   int32_t first;  // id of this block's slice
   int32_t size;   // of the slice, a multiple of 64
@@ -101,18 +96,35 @@ struct Row {
   // Ids of the slice that exist.
   __device__ __forceinline__ int32_t Valid() const { return max(0, min(size, vocabulary - first)); }
 
+  __device__ __forceinline__ float* Logits() const {
+    return kInShared ? reinterpret_cast<float*>(&Own() + 1) : global;
+  }
+  __device__ __forceinline__ float4 FourLogits(int i) const {
+    return *reinterpret_cast<const float4*>(Logits() + i);
+  }
+  __device__ __forceinline__ void KeepFour(int i, float4 x) const {
+    *reinterpret_cast<float4*>(Logits() + i) = x;
+  }
+
+  // Only Hopper's kernel has clusters, so before sm_90 there is nothing to ask for them.
   __device__ __forceinline__ void Sync() const {
-    if (ranks == 1) {
-      __syncthreads();
-    } else {
+#if __CUDA_ARCH__ >= 900
+    if (ranks > 1) {
       cooperative_groups::this_cluster().sync();
+      return;
     }
+#endif
+    __syncthreads();
   }
 
   // `own`, an address in Own(), in another block of the cluster.
   template <typename T>
-  __device__ __forceinline__ T* At(T* own, int other) const {
+  __device__ __forceinline__ T* At(T* own, [[maybe_unused]] int other) const {
+#if __CUDA_ARCH__ >= 900
     return cooperative_groups::this_cluster().map_shared_rank(own, other);
+#else
+    return own;
+#endif
   }
 
   // The largest of the cluster's threads, of two values at once; everyone gets the result.

@@ -43,6 +43,11 @@ absl::StatusOr<SamplePlan> PlanSample(int rows, int vocabulary, const CudaDevice
   if (vocabulary < 1 || vocabulary > kSampleMaxVocabulary) {
     return InvalidArgument("sampling from {} ids, want 1 to {}", vocabulary, kSampleMaxVocabulary);
   }
+  if (!device.hopper) {
+    return SamplePlan{.slice = SliceOf(vocabulary, 1),
+                      .shared_bytes = static_cast<int>(SharedBytes(0)),
+                      .plain = true};
+  }
   const auto fits = [&](int cluster) {
     return SharedBytes(SliceOf(vocabulary, cluster)) + kReservedBytes <=
            device.shared_memory_per_block;
@@ -76,7 +81,8 @@ absl::Status CudaSample(const CudaSampleParams& params, const SamplePlan& plan,
     return InvalidArgument("sampling of {} rows of {} ids, stride {}", params.rows,
                            params.vocabulary, params.logits_stride);
   }
-  if (plan.cluster < 1 || plan.slice < 1 || plan.slice % kIdsPerGroup != 0 ||
+  if (plan.cluster < 1 || (plan.plain && plan.cluster > 1) || plan.slice < 1 ||
+      plan.slice % kIdsPerGroup != 0 ||
       static_cast<int64_t>(plan.slice) * plan.cluster < params.vocabulary) {
     return InvalidArgument("sampling plan of {} x {} ids for {}", plan.cluster, plan.slice,
                            params.vocabulary);
@@ -85,6 +91,10 @@ absl::Status CudaSample(const CudaSampleParams& params, const SamplePlan& plan,
   if (params.logits == nullptr || params.row_slots == nullptr || params.slots == nullptr ||
       params.positions == nullptr) {
     return InvalidArgument("sampling needs logits, row_slots, slots and positions");
+  }
+  if (plan.plain) {
+    if (params.workspace == nullptr) return InvalidArgument("plain sampling needs a workspace");
+    return CudaStatus(LaunchPlainSample(params, plan, stream), "launch of plain sampling");
   }
   return CudaStatus(LaunchSample(params, plan, stream), "launch of sampling");
 }

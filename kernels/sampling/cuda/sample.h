@@ -2,10 +2,11 @@
 // sampling.h: bit for bit the ids that Sampler draws. Everything it reads and writes stays on the
 // device, so that steps can follow one another without the host.
 //
-// A cluster of blocks holds a row's logits in shared memory. Top-k and top-p find their threshold
-// through a histogram and a small exact set; the draw evaluates a token's noise exactly only where
-// a cheap bound says that it could win. Log-probabilities (log-softmax of the raw logits) cost a
-// second look at the row, for rows that ask.
+// A cluster of blocks holds a row's logits in shared memory; on the plain path a single block keeps
+// them in global memory. Top-k and top-p find their threshold through a histogram and
+// a small exact set; the draw evaluates a token's noise exactly only where a cheap bound says that
+// it could win. Log-probabilities (log-softmax of the raw logits) cost a second look at the row,
+// for rows that ask.
 //
 // Programmatic dependent launch; neither allocates nor waits; may be captured; the same call gives
 // the same bits.
@@ -27,7 +28,8 @@ inline constexpr int kSampleMaxVocabulary = 400000;
 SampleSlot MakeSampleSlot(const SamplingParams& params);
 
 // Pure function of the shape and of the device: few rows share more multiprocessors each. Ids drawn
-// do not depend on the plan. INVALID_ARGUMENT for a vocabulary or row count out of range.
+// do not depend on the plan. Plain, with a workspace, on devices that are not Hopper's.
+// INVALID_ARGUMENT for a vocabulary or row count out of range.
 absl::StatusOr<SamplePlan> PlanSample(int rows, int vocabulary, const CudaDevice& device);
 
 absl::Status CudaSample(const CudaSampleParams& params, const SamplePlan& plan,

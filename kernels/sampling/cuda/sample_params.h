@@ -57,6 +57,8 @@ struct CudaSampleParams {
   // drawn id is counted. Null when no slot has penalties.
   uint16_t* counts = nullptr;
 
+  float* workspace = nullptr;  // [rows, slice], aligned to 16 bytes; of plain plans
+
   int32_t* drawn = nullptr;  // [slots] or null: the drawn id by slot, what CudaEmbed reads
   int32_t* ids = nullptr;    // [rows] or null: the drawn id by row; padded rows get -1
   // Of rows that ask: log-probability of the drawn id, [rows]; the most probable ids in order with
@@ -76,10 +78,13 @@ struct SamplePlan {
   int cluster = 1;       // blocks that share a row
   int slice = 0;         // ids per block, a multiple of 64
   int shared_bytes = 0;  // per block
+  bool plain = false;    // on any GPU: cluster is 1, the logits lie in CudaSampleParams::workspace
 };
 
 cudaError_t LaunchSample(const CudaSampleParams& params, const SamplePlan& plan,
                          cudaStream_t stream);
+cudaError_t LaunchPlainSample(const CudaSampleParams& params, const SamplePlan& plan,
+                              cudaStream_t stream);
 
 // counts [vocabulary] of one row: zeroed, then one for every id of `ids` in [0, vocabulary).
 cudaError_t LaunchCountIds(const int32_t* ids, int32_t count, int32_t vocabulary, uint16_t* counts,

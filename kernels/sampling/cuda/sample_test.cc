@@ -18,8 +18,11 @@ namespace {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
+int Up64(int ids) { return (ids + 63) / 64 * 64; }
+
 CudaDevice H100() {
   CudaDevice device;
+  device.hopper = true;
   device.multiprocessors = 132;
   device.shared_memory_per_block = 232448;
   return device;
@@ -33,6 +36,21 @@ TEST(SamplePlanTest, FewRowsShareTheDeviceAndManyTakeOneBlockEach) {
   EXPECT_EQ(PlanSample(128, 51200, H100())->cluster, 1);
   EXPECT_EQ(PlanSample(1, 1000, H100())->cluster, 1) << "not worth sharing";
   EXPECT_EQ(PlanSample(500, 151936, H100())->cluster, 4) << "does not fit in fewer";
+}
+
+TEST(SamplePlanTest, ThePlainPathHasOneBlockARow) {
+  CudaDevice a100;
+  a100.multiprocessors = 108;
+  a100.shared_memory_per_block = 166912;
+  for (int rows : {1, 64, 500}) {
+    for (int vocabulary : {1, 51201, kSampleMaxVocabulary}) {
+      const SamplePlan plan = *PlanSample(rows, vocabulary, a100);
+      EXPECT_TRUE(plan.plain);
+      EXPECT_EQ(plan.cluster, 1);
+      EXPECT_EQ(plan.slice, (vocabulary + 63) / 64 * 64);
+      EXPECT_EQ(plan.shared_bytes, kSampleScratchBytes);
+    }
+  }
 }
 
 TEST(SamplePlanTest, SlicesCoverTheVocabularyInWholeGroups) {
@@ -57,11 +75,14 @@ TEST(SamplePlanTest, RefusesWhatTheKernelDoesNotDo) {
 }
 
 TEST(SampleTest, RefusesBadParametersBeforeAnyLaunch) {
-  const SamplePlan plan = *PlanSample(1, 100, H100());
+  SamplePlan plan = *PlanSample(1, 100, H100());
   EXPECT_FALSE(CudaSample({.rows = 1, .vocabulary = 100, .logits_stride = 100}, plan, {}).ok());
   EXPECT_FALSE(CudaSample({.rows = 1, .vocabulary = 100, .logits_stride = 99}, plan, {}).ok());
   EXPECT_FALSE(CudaSample({.rows = 1, .vocabulary = 200, .logits_stride = 200}, plan, {}).ok());
   EXPECT_TRUE(CudaSample({.rows = 0, .vocabulary = 100, .logits_stride = 100}, plan, {}).ok());
+  plan.plain = true;
+  plan.cluster = 2;
+  EXPECT_FALSE(CudaSample({.rows = 0, .vocabulary = 100, .logits_stride = 100}, plan, {}).ok());
 }
 
 TEST(SampleSlotTest, HoldsWhatTheHostComputesOnce) {
@@ -93,7 +114,8 @@ class SampleGpuTest : public GpuTest {
     std::vector<int32_t> top_ids;
   };
 
-  // Slots are taken in reverse, so that a row is not its slot.
+  // Slots are taken in reverse, so that a row is not its slot. Cluster 0 stands for the
+  // plain path.
   Result Run(const std::vector<Case>& cases, std::optional<int> cluster = {}, int padding = 0) {
     const int rows = static_cast<int>(cases.size());
     const int vocabulary = static_cast<int>(cases[0].logits.size());
@@ -135,6 +157,8 @@ class SampleGpuTest : public GpuTest {
     const auto d_ids = OnDevice(std::vector<int32_t>(rows, -7));
     const auto d_logprob = OnDevice(std::vector<float>(rows));
     const auto d_top_ids = OnDevice(std::vector<int32_t>(rows * kSampleMaxLogprobs, -7));
+    const auto workspace =
+        OnDevice(std::vector<float>(static_cast<size_t>(rows) * Up64(vocabulary)));
     const auto d_top = OnDevice(std::vector<float>(rows * kSampleMaxLogprobs));
     const CudaSampleParams params{.rows = rows,
                                   .vocabulary = vocabulary,
@@ -148,6 +172,7 @@ class SampleGpuTest : public GpuTest {
                                   .bias = d_bias.data(),
                                   .banned = d_banned.data(),
                                   .counts = counts.data(),
+                                  .workspace = workspace.data(),
                                   .drawn = d_drawn.data(),
                                   .ids = d_ids.data(),
                                   .logprob = d_logprob.data(),
@@ -156,9 +181,10 @@ class SampleGpuTest : public GpuTest {
     auto plan = PlanSample(rows, vocabulary, device_);
     EXPECT_TRUE(plan.ok()) << plan.status();
     if (cluster.has_value()) {
-      plan->cluster = *cluster;
-      plan->slice = ((vocabulary + *cluster - 1) / *cluster + 63) / 64 * 64;
-      plan->shared_bytes = kSampleScratchBytes + 4 * plan->slice;
+      plan->plain = *cluster == 0;
+      plan->cluster = std::max(1, *cluster);
+      plan->slice = Up64((vocabulary + plan->cluster - 1) / plan->cluster);
+      plan->shared_bytes = kSampleScratchBytes + (plan->plain ? 0 : 4 * plan->slice);
     }
     const absl::Status launched = CudaSample(params, *plan, stream_.get());
     EXPECT_TRUE(launched.ok()) << launched;
@@ -256,7 +282,7 @@ TEST_F(SampleGpuTest, DrawsTheIdsOfTheCpuSamplerForEveryCombination) {
 TEST_F(SampleGpuTest, DrawsDoNotDependOnThePlan) {
   std::vector<Case> cases;
   for (int r = 0; r < 40; ++r) cases.push_back(RandomCase(25600));
-  for (int cluster : {1, 2, 4, 8}) Check(cases, cluster);
+  for (int cluster : {0, 1, 2, 4, 8}) Check(cases, cluster);
 }
 
 TEST_F(SampleGpuTest, TiesInThousandsAreCutByTheId) {
@@ -271,7 +297,7 @@ TEST_F(SampleGpuTest, TiesInThousandsAreCutByTheId) {
     c.position = r;
     cases.push_back(c);
   }
-  for (int cluster : {1, 8}) Check(cases, cluster);
+  for (int cluster : {0, 1, 8}) Check(cases, cluster);
 }
 
 TEST_F(SampleGpuTest, UnusualValuesGiveTheIdsOfTheCpuSampler) {
@@ -290,8 +316,7 @@ TEST_F(SampleGpuTest, UnusualValuesGiveTheIdsOfTheCpuSampler) {
       cases.push_back(c);
     }
   }
-  Check(cases, 1);
-  Check(cases, 2);
+  for (int cluster : {0, 1, 2}) Check(cases, cluster);
 }
 
 TEST_F(SampleGpuTest, LogprobsAreThoseOfTheRawLogits) {
@@ -300,7 +325,7 @@ TEST_F(SampleGpuTest, LogprobsAreThoseOfTheRawLogits) {
     cases.push_back(RandomCase(r % 2 == 0 ? 9000 : 9000));
     cases.back().logprobs = r % 4 == 0 ? -1 : r % 4 == 1 ? 0 : r % 4 == 2 ? 5 : 20;
   }
-  for (int cluster : {1, 4}) {
+  for (int cluster : {0, 1, 4}) {
     const Result result = Run(cases, cluster);
     for (size_t r = 0; r < cases.size(); ++r) {
       const Case& c = cases[r];
