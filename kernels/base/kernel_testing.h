@@ -5,6 +5,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <cstring>
 #include <random>
 #include <string>
@@ -53,6 +54,24 @@ std::vector<T> Convert(const std::vector<float>& values) {
     }
   }
   return result;
+}
+
+template <typename T>
+std::vector<float> ToFloats(const std::vector<T>& values) {
+  std::vector<float> result(values.size());
+  for (size_t i = 0; i < values.size(); ++i) result[i] = ToFloat(values[i]);
+  return result;
+}
+
+// The error of `got` relative to `want`, both as vectors in the Euclidean norm; NaN when one is in
+// them.
+inline double RelativeError(const std::vector<float>& got, const std::vector<float>& want) {
+  double errors = 0, squares = 0;
+  for (size_t i = 0; i < want.size(); ++i) {
+    errors += std::pow(double{got[i]} - want[i], 2);
+    squares += double{want[i]} * want[i];
+  }
+  return std::sqrt(errors / squares);
 }
 
 template <typename T>
