@@ -1,5 +1,5 @@
-// The tied output layer and the loss of cpu_model.h, fused over blocks of rows: only positions that
-// count are multiplied, and the logits of one block at a time exist.
+// The tied output layer of cpu_model.h. With the loss it is fused over blocks of rows: only
+// positions that count are multiplied, and the logits of one block at a time exist.
 #include <algorithm>
 #include <cstring>
 
@@ -75,6 +75,39 @@ absl::Status CpuTrainModel::Classify(const Pass& pass, bool all, std::span<float
   NormBackward(pass, TensorRole::kFinalLnWeight, TensorRole::kFinalLnBias, 0,
                activations_.final_x(), activations_.mean(), activations_.rstd(), dh, dx);
   return absl::OkStatus();
+}
+
+absl::Status CpuTrainModel::Logits(const TrainBatch& batch, std::span<const int64_t> positions,
+                                   std::span<float> logits) {
+  RETURN_IF_ERROR(CheckBatch(config_, batch));
+  const Pass pass = {&batch, batch.sequences * batch.length, false, 0};
+  for (const int64_t position : positions) {
+    if (position < 0 || position >= pass.tokens) {
+      return InvalidArgument("position {} of {} tokens", position, pass.tokens);
+    }
+  }
+  RETURN_IF_ERROR(Forward(pass));
+  const auto rows = static_cast<int64_t>(positions.size());
+  const int64_t width = config_.hidden_size;
+  const int64_t vocabulary = layout_.Of({TensorRole::kWordEmbedding}).shape.rows;
+  std::vector<float> x(rows * width), h(rows * width), mean(rows), rstd(rows);
+  for (int64_t i = 0; i < rows; ++i) {
+    std::memcpy(x.data() + i * width, activations_.final_x() + positions[i] * width,
+                width * sizeof(float));
+  }
+  LayerNormTrain(
+      {rows, width, x.data(), Weight(TensorRole::kFinalLnWeight), Weight(TensorRole::kFinalLnBias),
+       config_.layernorm_epsilon, mean.data(), rstd.data(), h.data()},
+      pool_);
+  std::vector<float> shard(rows * vocabulary);
+  Linear(rows, h.data(), TensorRole::kWordEmbedding, 0, nullptr, shard.data());
+  // Each rank fills its own columns, so the sum is a gathering.
+  std::fill(logits.begin(), logits.end(), 0.0f);
+  for (int64_t i = 0; i < rows; ++i) {
+    std::memcpy(logits.data() + i * config_.vocab_size + tp_rank() * vocabulary,
+                shard.data() + i * vocabulary, vocabulary * sizeof(float));
+  }
+  return AllReduce(logits.data(), rows * config_.vocab_size);
 }
 
 }  // namespace hanlin

@@ -94,6 +94,12 @@ class TrainModel {
   // elsewhere, to losses [sequences * length]. No dropout.
   virtual absl::Status Evaluate(const TrainBatch& batch, bool all, std::span<float> losses) = 0;
 
+  // Logits of the token after each of `positions` (places in the batch's arrays, row * length +
+  // column) to logits [positions, vocab_size], whole on every tensor-parallel rank. For a few
+  // positions, as in generating short samples. No dropout. UNIMPLEMENTED on devices without it.
+  virtual absl::Status Logits(const TrainBatch& batch, std::span<const int64_t> positions,
+                              std::span<float> logits);
+
   // Adds the gradient of sum(weights * loss) to the gradients; losses as Evaluate without `all`.
   // `step` counts micro-batches of the run and selects the dropout masks.
   virtual absl::Status ForwardBackward(const TrainBatch& batch, uint32_t step,
