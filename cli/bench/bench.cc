@@ -219,6 +219,9 @@ void AddStart(CLI::App& bench, Runner& run) {
   CLI::App* command =
       bench.add_subcommand("start", "From starting hanlin serve to ready and to the first token");
   command->add_option("--model", options->model, "Model folder");
+  command->add_option("--device", options->device, "cpu or cuda")
+      ->check(CLI::IsMember({"cpu", "cuda"}))
+      ->capture_default_str();
   command->add_option("--repeats", options->repeats, "Starts; the median counts")
       ->check(CLI::Range(1, 100))
       ->capture_default_str();

@@ -103,8 +103,8 @@ Json Percentiles(std::vector<double> seconds) {
 }
 
 absl::StatusOr<Json> BenchStart(const StartBenchOptions& options) {
-  std::vector<std::string> arguments;
-  if (!options.model.empty()) arguments = {"--model", options.model};
+  std::vector<std::string> arguments = {"--device", options.device};
+  if (!options.model.empty()) arguments.insert(arguments.end(), {"--model", options.model});
   ASSIGN_OR_RETURN(const auto prompts, LoadPrompts(""));
   std::vector<double> ready;
   std::vector<double> first_token;
@@ -121,7 +121,7 @@ absl::StatusOr<Json> BenchStart(const StartBenchOptions& options) {
   }
   return Json{{"bench", "start"},
               {"model", options.model.empty() ? "default" : options.model},
-              {"device", "cpu"},
+              {"device", options.device},
               {"repeats", options.repeats},
               {"ready_seconds", Median(ready)},
               {"first_token_seconds", Median(first_token)}};

@@ -13,6 +13,7 @@ namespace hanlin::cli {
 
 struct StartBenchOptions {
   std::string model;  // empty = the default model
+  std::string device = "cpu";
   int repeats = 5;
 };
 
