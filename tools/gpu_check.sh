@@ -3,15 +3,17 @@
 # them under compute-sanitizer, and the measurements, as a table.
 #
 # usage: tools/gpu_check.sh [FOLDER]    FOLDER holds a build's bin, test, benchmark, share and goldens [build]
-# Environment: MODELS ("base 1.3B 2.7B 13B"), SECONDS_EACH (2), SKIP ("tests sanitizer decode prefill").
+# Environment: MODELS ("base 1.3B 2.7B 13B"), SECONDS_EACH (2), SERVE_SECONDS (60), SERVE_REQUESTS (2000), SKIP (of
+# "tests sanitizer faults decode prefill serve start"). faults needs Python's grpc and the build's stubs.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 build=${1:-build}
 models=${MODELS:-base 1.3B 2.7B 13B}
 seconds=${SECONDS_EACH:-2}
 skip=" ${SKIP:-} "
-export HANLIN_DATA=$PWD/$build/share/hanlin HANLIN_GOLDENS_DEFAULT=$PWD/$build/goldens HANLIN_BIN=$PWD/$build/bin
-[[ $build = /* ]] && export HANLIN_DATA=$build/share/hanlin HANLIN_GOLDENS_DEFAULT=$build/goldens HANLIN_BIN=$build/bin
+build=$(realpath "$build")
+export HANLIN_DATA=$build/share/hanlin HANLIN_GOLDENS_DEFAULT=$build/goldens HANLIN_BIN=$build/bin
+export HANLIN_STUBS=$build/stubs HANLIN_SOURCE=$PWD
 failed=0
 
 row() { printf '%-44s %s\n' "$1" "$2"; }
@@ -34,6 +36,11 @@ if [[ $skip != *" tests "* ]]; then
     "$build"/test/model_forward_{golden,reference_model,invariance}_test; do
     [[ -x $test ]] && run_test "$(basename "$test")" "$test"
   done
+  # What a GPU other than Hopper's would run (common/cuda/capability.h).
+  for test in common_cuda_test kernels_{attention,embed,gemm,norm,sampling}_cuda_test worker_cuda_executor_test \
+    model_forward_{golden,reference_model}_test; do
+    [[ -x $build/test/$test ]] && run_test "plain $test" env HANLIN_FAILPOINT_CUDA_PLAIN=1 "$build/test/$test"
+  done
 fi
 
 if [[ $skip != *" sanitizer "* ]] && command -v compute-sanitizer >/dev/null; then
@@ -47,9 +54,20 @@ if [[ $skip != *" sanitizer "* ]] && command -v compute-sanitizer >/dev/null; th
   done
 fi
 
-# bench KIND MODEL BATCH CONTEXT: one line of the table.
+if [[ $skip != *" faults "* ]] && python3 -c 'import grpc' 2>/dev/null && [[ -d $HANLIN_STUBS ]]; then
+  if log=$(python3 -B tests/e2e/gpu_fault_test.py 2>&1); then
+    grep 'serves again' <<<"$log"
+  else
+    failed=1
+    row "faults" "FAILED"
+    tail -20 <<<"$log"
+  fi
+fi
+
+# bench KIND MODEL BATCH CONTEXT: one line of the table, and the step's time in $milliseconds.
 bench() {
   local json
+  milliseconds=
   if json=$("$build"/bin/hanlin bench "$1" --device cuda --preset "$2" --batch "$3" --context "$4" --seconds "$seconds" \
     --json 2>&1); then
     row "$1 $2 batch $3 context $4" "$(python3 -c '
@@ -61,6 +79,7 @@ if j["bench"] == "decode":
 else:
     print("%8.3f ms, %.0f TFLOP/s, peak %.0f" % (
         j["milliseconds_per_step"], j["gflop_per_second"] / 1e3, j["peak_gflop_per_second"] / 1e3))' "$json")"
+    milliseconds=$(sed -n 's/.*"milliseconds_per_step": *\([0-9.e+-]*\).*/\1/p' <<<"$json")
   else
     failed=1
     row "$1 $2 batch $3 context $4" "FAILED: $(tail -1 <<<"$json")"
@@ -78,4 +97,33 @@ for model in $models; do
     bench prefill "$model" 8 512
   fi
 done
+
+# serve CONCURRENCY: the whole service beside the raw figures of this run.
+serve() {
+  bench decode 2.7B "$1" 320
+  local decode=$milliseconds json
+  bench prefill 2.7B 8 512
+  if json=$("$build"/bin/hanlin bench serve --device cuda --preset 2.7B --concurrency "$1" --decode-ms "$decode" \
+    --prefill-ms-per-1k "$(python3 -c 'import sys; print(float(sys.argv[1]) / 4.096)' "$milliseconds")" \
+    --seconds "${SERVE_SECONDS:-60}" --requests "${SERVE_REQUESTS:-2000}" --json 2>&1); then
+    row "serve 2.7B concurrency $1" "$(tail -1 <<<"$json")"
+  else
+    failed=1
+    row "serve 2.7B concurrency $1" "FAILED: $(tail -1 <<<"$json")"
+  fi
+}
+
+if [[ $skip != *" serve "* && $models = *2.7B* ]]; then
+  serve 32
+  serve 128
+fi
+
+# From files in the page cache to the first token, graphs included.
+if [[ $skip != *" start "* && $models = *2.7B* ]]; then
+  folder=$(mktemp -d)
+  trap 'rm -rf "$folder"' EXIT
+  tools/random_checkpoint.py "$build"/bin/hanlin 2.7B "$folder/2.7B" && cat "$folder"/2.7B/*.safetensors >/dev/null
+  row "start 2.7B from files" "$("$build"/bin/hanlin bench start --device cuda --model "$folder/2.7B" --repeats 3 2>&1 |
+    tail -2 | tr -s ' \n' ' ')"
+fi
 exit $failed
