@@ -81,4 +81,10 @@ void Console::OnEvaluation(int64_t step, const EvaluationResult& result, bool be
   if (log_ != nullptr) log_->OnEvaluation(step, result, best);
 }
 
+void Console::OnSample(int64_t step, int number, const std::string& prompt,
+                       const std::string& text) {
+  PrintLine(fmt::format("sample {}: {}|{}", number, prompt, text));
+  if (log_ != nullptr) log_->OnSample(step, number, prompt, text);
+}
+
 }  // namespace hanlin::cli

@@ -29,6 +29,8 @@ class Console : public Observer {
   void OnMessage(const std::string& text) override;
   void OnStep(const StepReport& report) override;
   void OnEvaluation(int64_t step, const EvaluationResult& result, bool best) override;
+  void OnSample(int64_t step, int number, const std::string& prompt,
+                const std::string& text) override;
 
  private:
   void PrintLine(const std::string& line);

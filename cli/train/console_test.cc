@@ -39,7 +39,8 @@ class Counter : public Observer {
   void OnMessage(const std::string&) override { ++messages; }
   void OnStep(const StepReport&) override { ++steps; }
   void OnEvaluation(int64_t, const EvaluationResult&, bool) override { ++evaluations; }
-  int messages = 0, steps = 0, evaluations = 0;
+  void OnSample(int64_t, int, const std::string&, const std::string&) override { ++samples; }
+  int messages = 0, steps = 0, evaluations = 0, samples = 0;
 };
 
 TEST(ConsoleTest, LinesWithoutATerminalAndEverythingReachesTheLog) {
@@ -54,10 +55,13 @@ TEST(ConsoleTest, LinesWithoutATerminalAndEverythingReachesTheLog) {
     console.set_log(&log);
     console.OnStep({.step = 1, .total_steps = 2});
     console.OnEvaluation(1, {.loss = 1, .ppl = 2.718, .ppl_modelscope = 9}, true);
+    console.OnSample(1, 2, "床前", "明月光");
   }
   fclose(stream);
   EXPECT_THAT(text, HasSubstr("early\nstep 1/2"));
   EXPECT_THAT(text, HasSubstr("ppl 2.718, ppl_modelscope 9.000, the best so far\n"));
+  EXPECT_THAT(text, HasSubstr("sample 2: 床前|明月光\n"));
+  EXPECT_EQ(log.samples, 1);
   EXPECT_EQ(log.messages, 1);
   EXPECT_EQ(log.steps, 1);
   EXPECT_EQ(log.evaluations, 1);

@@ -85,6 +85,9 @@ struct TrainConfig {
     int64_t batch = 16;          // samples
     std::string metric = "ppl";  // ppl | ppl_modelscope: what best and patience go by
     int64_t patience = 0;        // evaluations without a better one before the run ends; 0 = off
+    std::vector<std::string> samples;  // sources that the model continues for the log
+    int64_t sample_tokens = 64;        // of a sample, at most
+    double sample_temperature = 0;  // 0 = greedy; else drawn by seed, the same at every evaluation
   } evaluation;
 
   struct Checkpoint {

@@ -95,4 +95,20 @@ void RunLog::OnEvaluation(int64_t step, const EvaluationResult& result, bool bes
   WriteScalars(step, scalars);
 }
 
+void RunLog::OnSample(int64_t step, int number, const std::string& prompt,
+                      const std::string& text) {
+  WriteLine(Line({{"kind", "sample"},
+                  {"time", WallTime()},
+                  {"step", step},
+                  {"number", number},
+                  {"prompt", prompt},
+                  {"text", text}}));
+  if (events_ == nullptr) return;
+  const std::string tag = fmt::format("sample/{}", number);
+  if (const absl::Status status = events_->WriteText(WallTime(), step, tag, prompt + text);
+      !status.ok()) {
+    Complain(Message(status));
+  }
+}
+
 }  // namespace hanlin

@@ -1,7 +1,7 @@
 // The files of a run: OUTPUT/log.jsonl, one object a line ({"kind": "step" | "evaluation" |
-// "message", "time": seconds since 1970, …}), and the same numbers as TensorBoard scalars under
-// OUTPUT/tensorboard. A file that cannot be written any more is no reason to end a run: the first
-// failure is printed. Not thread-safe.
+// "sample" | "message", "time": seconds since 1970, …}), and the same numbers as TensorBoard
+// scalars under OUTPUT/tensorboard, samples as its text. A file that cannot be written any more is
+// no reason to end a run: the first failure is printed. Not thread-safe.
 #ifndef HANLIN_TRAINER_LOG_RUN_LOG_H_
 #define HANLIN_TRAINER_LOG_RUN_LOG_H_
 
@@ -24,6 +24,8 @@ class RunLog : public Observer {
   void OnMessage(const std::string& text) override;
   void OnStep(const StepReport& report) override;
   void OnEvaluation(int64_t step, const EvaluationResult& result, bool best) override;
+  void OnSample(int64_t step, int number, const std::string& prompt,
+                const std::string& text) override;
 
  private:
   RunLog(FILE* jsonl, std::unique_ptr<EventWriter> events)

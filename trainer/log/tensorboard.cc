@@ -103,6 +103,29 @@ absl::Status EventWriter::Write(double wall_time, int64_t step, std::span<const 
     AppendFloat(2, static_cast<float>(value), &entry);
     AppendBytes(1, entry, &summary);
   }
+  return WriteSummary(wall_time, step, summary);
+}
+
+absl::Status EventWriter::WriteText(double wall_time, int64_t step, std::string_view tag,
+                                    std::string_view text) {
+  std::string size, shape, tensor, name, plugin, value, summary;
+  AppendVarint(1 << 3, &size);
+  AppendVarint(1, &size);
+  AppendBytes(2, size, &shape);
+  AppendVarint(1 << 3, &tensor);
+  AppendVarint(7, &tensor);  // DT_STRING
+  AppendBytes(2, shape, &tensor);
+  AppendBytes(8, text, &tensor);
+  AppendBytes(1, "text", &name);
+  AppendBytes(1, name, &plugin);
+  AppendBytes(1, tag, &value);
+  AppendBytes(8, tensor, &value);
+  AppendBytes(9, plugin, &value);
+  AppendBytes(1, value, &summary);
+  return WriteSummary(wall_time, step, summary);
+}
+
+absl::Status EventWriter::WriteSummary(double wall_time, int64_t step, std::string_view summary) {
   std::string event;
   AppendDouble(1, wall_time, &event);
   AppendVarint(2 << 3, &event);

@@ -4,7 +4,9 @@
 //   masked(c) = rotate right(c, 15) + 0xa282ead8
 //
 // each an Event message: 1 wall_time (double), 2 step (varint), 3 file_version (first record only),
-// 5 summary {1 value {1 tag, 2 simple_value (float)}}. Not thread-safe.
+// 5 summary {1 value {1 tag, 2 simple_value (float)}}. A text's value is
+// {1 tag, 8 tensor {1 dtype 7, 2 shape {2 dimension {1 size 1}}, 8 string},
+// 9 metadata {1 plugin {1 "text"}}}. Not thread-safe.
 #ifndef HANLIN_TRAINER_LOG_TENSORBOARD_H_
 #define HANLIN_TRAINER_LOG_TENSORBOARD_H_
 
@@ -34,10 +36,15 @@ class EventWriter {
   // One event with all scalars, flushed.
   absl::Status Write(double wall_time, int64_t step, std::span<const Scalar> scalars);
 
+  // One event with a text, flushed.
+  absl::Status WriteText(double wall_time, int64_t step, std::string_view tag,
+                         std::string_view text);
+
   const std::string& path() const { return path_; }
 
  private:
   EventWriter(std::string path, FILE* file) : path_(std::move(path)), file_(file) {}
+  absl::Status WriteSummary(double wall_time, int64_t step, std::string_view summary);
   absl::Status WriteRecord(std::string_view bytes);
 
   const std::string path_;

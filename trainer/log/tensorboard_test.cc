@@ -95,6 +95,23 @@ TEST(EventWriterTest, WhatIsWrittenIsReadBack) {
   }
 }
 
+TEST(EventWriterTest, ATextIsAStringTensorOfTheTextPlugin) {
+  const testing::TempDir directory;
+  ASSERT_OK_AND_ASSIGN(const auto writer, EventWriter::Create(directory.path()));
+  ASSERT_OK(writer->WriteText(1, 2, "sample/1", "春眠不觉晓"));
+  const std::vector<Field> event = Fields(Records(ReadFile(writer->path()).value())[1]);
+  const std::vector<Field> value = Fields(Fields(event[2].bytes)[0].bytes);
+  ASSERT_EQ(value.size(), 3u);
+  EXPECT_EQ(value[0].bytes, "sample/1");
+  const std::vector<Field> tensor = Fields(value[1].bytes);
+  EXPECT_EQ(tensor[0].varint, 7u);
+  EXPECT_EQ(Fields(Fields(tensor[1].bytes)[0].bytes)[0].varint, 1u);
+  EXPECT_EQ(tensor[2].number, 8);
+  EXPECT_EQ(tensor[2].bytes, "春眠不觉晓");
+  EXPECT_EQ(value[2].number, 9);
+  EXPECT_EQ(Fields(Fields(value[2].bytes)[0].bytes)[0].bytes, "text");
+}
+
 TEST(EventWriterTest, AFolderThatCannotBeIsNamed) {
   const testing::TempDir directory;
   const std::string file = directory.Write("f", "");

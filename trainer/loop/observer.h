@@ -28,6 +28,9 @@ class Observer {
   virtual void OnMessage(const std::string& text) = 0;
   virtual void OnStep(const StepReport& report) = 0;
   virtual void OnEvaluation(int64_t step, const EvaluationResult& result, bool best) = 0;
+  // What the model says after a prompt of evaluation.samples; `number` counts them from 1.
+  virtual void OnSample(int64_t step, int number, const std::string& prompt,
+                        const std::string& text) = 0;
 };
 
 }  // namespace hanlin

@@ -85,7 +85,7 @@ double FlopsPerToken(const ModelConfig& config, double length) {
 
 absl::Status Trainer::LoadData(const ModelConfig& model) {
   const std::string& folder = config_.tokenizer.empty() ? config_.model : config_.tokenizer;
-  ASSIGN_OR_RETURN(const auto tokenizer, LoadTokenizer(folder));
+  ASSIGN_OR_RETURN(tokenizer_, LoadTokenizer(folder));
   if (model.end_token_ids.empty()) {
     return FailedPrecondition("{} has no end token, which separates samples", config_.model);
   }
@@ -95,6 +95,7 @@ absl::Status Trainer::LoadData(const ModelConfig& model) {
         "data.sequence_length is {}, want at most {}: the model has {} positions",
         rules_.sequence_length, model.max_positions + 1, model.max_positions);
   }
+  RETURN_IF_ERROR(LoadPrompts(model));
   DataSetOptions options;
   options.files = config_.data.train;
   options.rules = config_.data;
@@ -102,7 +103,7 @@ absl::Status Trainer::LoadData(const ModelConfig& model) {
   options.report = [this](const std::string& text) { Message(text); };
   options.write_cache = options_.observer != nullptr;
   if (!options.write_cache) RETURN_IF_ERROR(WaitForCache());
-  ASSIGN_OR_RETURN(train_, LoadSamples(options, *tokenizer, pool_));
+  ASSIGN_OR_RETURN(train_, LoadSamples(options, *tokenizer_, pool_));
   int64_t cut = 0;
   for (size_t i = 0; i < train_.size(); ++i) {
     const SampleView sample = train_[i];
@@ -115,10 +116,24 @@ absl::Status Trainer::LoadData(const ModelConfig& model) {
                       train_.size(), cut, rules_.sequence_length));
   if (!config_.data.valid.empty()) {
     options.files = config_.data.valid;
-    ASSIGN_OR_RETURN(valid_, LoadSamples(options, *tokenizer, pool_));
+    ASSIGN_OR_RETURN(valid_, LoadSamples(options, *tokenizer_, pool_));
     Message(fmt::format("{} validation samples", valid_.size()));
   }
   return options.write_cache ? WaitForCache() : absl::OkStatus();
+}
+
+absl::Status Trainer::LoadPrompts(const ModelConfig& model) {
+  for (const std::string& text : config_.evaluation.samples) {
+    ASSIGN_OR_RETURN(Encoding encoding,
+                     tokenizer_->EncodePrompt(PrepareSource(config_.data, text)));
+    const size_t size = encoding.ids.size();
+    if (size == 0 || static_cast<int64_t>(size) > model.max_positions) {
+      return InvalidArgument("evaluation.samples: '{}' has {} tokens, want 1 to {}", text, size,
+                             model.max_positions);
+    }
+    prompts_.push_back(std::move(encoding.ids));
+  }
+  return absl::OkStatus();
 }
 
 // The rank that writes comes here when its data are in the cache, the others before they look

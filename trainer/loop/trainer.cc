@@ -113,27 +113,6 @@ bool Trainer::Due(int64_t every, bool epoch_ends) const {
   return every == 0 ? epoch_ends : state_.step % every == 0;
 }
 
-absl::Status Trainer::EvaluateNow(bool* improved) {
-  const bool modelscope = config_.evaluation.metric == "ppl_modelscope";
-  ASSIGN_OR_RETURN(const EvaluationResult result,
-                   EvaluateSamples(*model_, rules_, valid_, config_.evaluation.batch, modelscope));
-  const double metric = modelscope ? result.ppl_modelscope.value_or(result.ppl) : result.ppl;
-  *improved = metric < state_.best_metric;
-  if (*improved) {
-    state_.best_metric = metric;
-    state_.best_step = state_.step;
-    state_.evaluations_since_best = 0;
-  } else {
-    ++state_.evaluations_since_best;
-  }
-  patience_over_ = config_.evaluation.patience > 0 &&
-                   state_.evaluations_since_best >= config_.evaluation.patience;
-  if (options_.observer != nullptr) {
-    options_.observer->OnEvaluation(state_.step, result, *improved);
-  }
-  return absl::OkStatus();
-}
-
 absl::Status Trainer::Save(bool best) {
   if (saved_step_ == state_.step && !best) return absl::OkStatus();
   const bool keep = writer_ != nullptr;
@@ -175,8 +154,9 @@ absl::Status Trainer::AfterStep(const StepOutcome& outcome, bool epoch_ends) {
   const bool last = state_.step >= total_steps_;
   ReportStep(outcome);
   bool best = false;
-  if (valid_.size() > 0 && !outcome.stop && (last || Due(config_.evaluation.every, epoch_ends))) {
-    RETURN_IF_ERROR(EvaluateNow(&best));
+  if (!outcome.stop && (last || Due(config_.evaluation.every, epoch_ends))) {
+    if (valid_.size() > 0) RETURN_IF_ERROR(EvaluateNow(&best));
+    RETURN_IF_ERROR(TakeSamples());
   }
   if (best || last || outcome.stop || patience_over_ || Due(config_.checkpoint.every, epoch_ends)) {
     RETURN_IF_ERROR(Save(best));

@@ -17,6 +17,7 @@
 #include "absl/status/statusor.h"
 #include "common/threading/thread_pool.h"
 #include "model/train/train_model.h"
+#include "tokenizer_svc/core/tokenizer.h"
 #include "trainer/checkpoint/checkpoint.h"
 #include "trainer/config/config.h"
 #include "trainer/data/batches.h"
@@ -68,6 +69,7 @@ class Trainer {
   };
 
   absl::Status LoadData(const ModelConfig& model);
+  absl::Status LoadPrompts(const ModelConfig& model);
   absl::Status WaitForCache();
   absl::Status MakeModel(const ModelConfig& model);
   absl::Status Resume();
@@ -75,6 +77,7 @@ class Trainer {
   absl::StatusOr<double> ForwardBackward(const SampleIndices& samples, int64_t labels);
   absl::Status AfterStep(const StepOutcome& outcome, bool epoch_ends);
   absl::Status EvaluateNow(bool* improved);
+  absl::Status TakeSamples();
   absl::Status Save(bool best);
   void ReportStep(const StepOutcome& outcome);
   void Message(const std::string& text);
@@ -87,7 +90,9 @@ class Trainer {
   const TrainConfig& config_;
   ThreadPool& pool_;
   SampleRules rules_;
+  std::shared_ptr<const Tokenizer> tokenizer_;
   SampleStore train_, valid_;
+  std::vector<std::vector<int32_t>> prompts_;  // of evaluation.samples
   std::unique_ptr<TrainModel> model_;
   std::unique_ptr<CheckpointWriter> writer_;  // of the rank that writes
   RunState state_;

@@ -28,7 +28,11 @@ class Recorder : public Observer {
   void OnEvaluation(int64_t, const EvaluationResult& result, bool best) override {
     evaluations.push_back({result, best});
   }
-  std::vector<std::string> messages;
+  void OnSample(int64_t step, int number, const std::string& prompt,
+                const std::string& text) override {
+    samples.push_back(fmt::format("{} {} {}|{}", step, number, prompt, text));
+  }
+  std::vector<std::string> messages, samples;
   std::vector<StepReport> steps;
   std::vector<std::pair<EvaluationResult, bool>> evaluations;
 };
@@ -162,6 +166,20 @@ TEST_F(TrainerTest, ReplicasTensorRanksAndMicroBatchesAgree) {
   }
 }
 
+TEST_F(TrainerTest, SamplesComeAtEveryEvaluationAndShowWhatWasLearned) {
+  const std::vector<std::string> overrides = {"run.epochs=40", "evaluation.every=60",
+                                              "data.valid=[]", "evaluation.sample_tokens=16",
+                                              "evaluation.samples=[\"第1首\\n\", 第2首]"};
+  const Result result = Go(Config("samples", overrides));
+  ASSERT_OK(result.status);
+  ASSERT_EQ(result.recorder.samples.size(), 4u);
+  EXPECT_THAT(result.recorder.samples[0], ::testing::StartsWith("60 1 第1首\n|"));
+  EXPECT_THAT(result.recorder.samples[3], ::testing::StartsWith("120 2 第2首|"));
+  EXPECT_THAT(result.recorder.samples[2], HasSubstr("，"));
+  const Result bad = Go(Config("samples-bad", {"evaluation.samples=[\"\"]"}));
+  EXPECT_THAT(Message(bad.status), HasSubstr("evaluation.samples: '' has 0 tokens"));
+}
+
 TEST_F(TrainerTest, EarlyStopEndsTheRunAndKeepsTheBest) {
   const Result result =
       Go(Config("early", {"optimizer.lr=0", "evaluation.patience=2", "run.epochs=9"}));
@@ -234,6 +252,7 @@ TEST_F(TrainerTest, RunLogWritesEveryEventAsJson) {
     log->OnMessage("你好");
     log->OnStep({.step = 3, .total_steps = 9, .loss = 2.5});
     log->OnEvaluation(3, {.loss = 1, .ppl = 2.7, .labels = 5, .ppl_modelscope = 8}, true);
+    log->OnSample(3, 1, "床前", "明月光");
   }
   const std::string text = ReadFile(output + "/log.jsonl").value();
   std::vector<nlohmann::json> lines;
@@ -242,11 +261,13 @@ TEST_F(TrainerTest, RunLogWritesEveryEventAsJson) {
     lines.push_back(nlohmann::json::parse(text.substr(begin, end - begin), nullptr, false));
     begin = end + 1;
   }
-  ASSERT_EQ(lines.size(), 3u);
+  ASSERT_EQ(lines.size(), 4u);
   EXPECT_EQ(lines[0]["text"], "你好");
   EXPECT_EQ(lines[1]["loss"], 2.5);
   EXPECT_EQ(lines[2]["ppl_modelscope"], 8);
   EXPECT_EQ(lines[2]["best"], true);
+  EXPECT_EQ(lines[3]["kind"], "sample");
+  EXPECT_EQ(lines[3]["text"], "明月光");
   EXPECT_EQ(ListDirectory(output + "/tensorboard").value().size(), 1u);
 }
 
