@@ -127,16 +127,17 @@ void ExpectGreedy(const GoldenCase& golden, StepDriver* driver) {
 class GoldenModelTest : public ::testing::TestWithParam<GroupOptions> {
  protected:
   void SetUp() override {
-    if (const std::string why = testing::WhyNot(GetParam().device); !why.empty()) {
+    if (const std::string why = testing::WhyNot(GetParam()); !why.empty()) {
       GTEST_SKIP() << why;
     }
   }
 };
-INSTANTIATE_TEST_SUITE_P(Devices, GoldenModelTest,
-                         ::testing::Values(GroupOptions{.tp_size = 1}, GroupOptions{.tp_size = 2},
-                                           GroupOptions{.tp_size = 4},
-                                           GroupOptions{.device = Device::kCuda},
-                                           GroupOptions{.device = Device::kCudaSharded}));
+INSTANTIATE_TEST_SUITE_P(
+    Devices, GoldenModelTest,
+    ::testing::Values(GroupOptions{.tp_size = 1}, GroupOptions{.tp_size = 2},
+                      GroupOptions{.tp_size = 4}, GroupOptions{.device = Device::kCuda},
+                      GroupOptions{.device = Device::kCuda, .batch_invariant = false},
+                      GroupOptions{.device = Device::kCudaSharded}));
 
 TEST_P(GoldenModelTest, LogitsAndGreedyIdsAreThoseOfTheReference) {
   int cases = 0;

@@ -33,7 +33,7 @@ nlohmann::json StoredContinuations() {
 class ReferenceModelTest : public ::testing::TestWithParam<GroupOptions> {
  protected:
   void SetUp() override {
-    if (const std::string why = testing::WhyNot(GetParam().device); !why.empty()) {
+    if (const std::string why = testing::WhyNot(GetParam()); !why.empty()) {
       GTEST_SKIP() << why;
     }
     ASSERT_OK_AND_ASSIGN(model_, DefaultModelDirectory());

@@ -62,14 +62,17 @@ void StepDriver::Drop(int sequence) {
   sequences_.erase(sequence);
 }
 
-std::string WhyNot([[maybe_unused]] Device device) {
+std::string WhyNot(const GroupOptions& options) {
+  if (options.device == Device::kCpu) return "";
 #ifdef HANLIN_CUDA
-  if (device == Device::kCpu) return "";
-  if (const auto found = OpenCudaDevice(0); !found.ok()) return Message(found.status());
-  if (device == Device::kCuda) return "";
+  const auto found = OpenCudaDevice(0);
+  if (!found.ok()) return Message(found.status());
+  const absl::Status mode = CheckBatchInvariance(*found, options.batch_invariant);
+  if (!mode.ok()) return Message(mode);
+  if (options.device == Device::kCuda) return "";
   return Message(MakeNcclCommunicator({}).status());
 #else
-  return device == Device::kCpu ? "" : "built without CUDA";
+  return "built without CUDA";
 #endif
 }
 

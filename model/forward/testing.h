@@ -26,9 +26,6 @@ enum class Device {
   kCudaSharded,  // the code of tensor parallelism over NCCL, at one rank
 };
 
-// Why tests on the device cannot run here; empty when they can.
-std::string WhyNot(Device device);
-
 struct GroupOptions {
   Device device = Device::kCpu;
   ComputeType type = ComputeType::kFloat32;
@@ -38,6 +35,9 @@ struct GroupOptions {
   int32_t num_kv_blocks = 512;
   bool batch_invariant = true;  // the CPU always is
 };
+
+// Why tests of such a group cannot run here; empty when they can.
+std::string WhyNot(const GroupOptions& options);
 
 // Feeds tokens to sequences of its own numbering. KV blocks are handed out in random order, so that
 // a result that depends on block numbers shows.

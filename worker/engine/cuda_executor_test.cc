@@ -73,6 +73,7 @@ GenerationRequest RandomRequest(std::mt19937* random, const ModelConfig& config,
 }
 
 TEST_F(CudaEngineTest, ARequestAloneEqualsTheSameRequestInABatchOf64) {
+  if (!OpenCudaDevice(0)->hopper) GTEST_SKIP() << "no batch-invariant mode";
   const auto rank = Load(/*batch_invariant=*/true);
   ASSERT_NE(rank, nullptr);
   std::mt19937 random(3);
@@ -184,6 +185,9 @@ TEST_F(CudaStepTest, IdsThatStayOnTheDeviceAreThoseThatWentThroughTheHost) {
 }
 
 TEST_F(CudaStepTest, GraphsDrawWhatLaunchesDraw) {
+  if (!OpenCudaDevice(0)->hopper) {
+    GTEST_SKIP() << "each model times cublasLt's algorithms and may choose others";
+  }
   const auto graphs = Make(true);
   const auto eager = Make(false);
   ASSERT_TRUE(graphs != nullptr && eager != nullptr);
@@ -191,6 +195,14 @@ TEST_F(CudaStepTest, GraphsDrawWhatLaunchesDraw) {
     EXPECT_EQ(Decode(graphs.get(), batch, 30, true), Decode(eager.get(), batch, 30, false));
   }
   EXPECT_EQ(eager->metrics().graph_replays, 0u);
+}
+
+TEST_F(CudaStepTest, WithoutHopperTheBatchInvariantModeIsRefused) {
+  if (OpenCudaDevice(0)->hopper) GTEST_SKIP() << "for the plain path";
+  const auto model = CudaGptModel::Create(
+      {.checkpoint = checkpoint_.get(), .pool = &pool_, .batch_invariant = true});
+  EXPECT_EQ(model.status().code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(Message(model.status()), ::testing::HasSubstr("batch-invariant"));
 }
 
 TEST_F(CudaStepTest, ModelThatDoesNotFitSaysWhatItNeeds) {

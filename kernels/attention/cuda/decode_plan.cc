@@ -20,8 +20,7 @@ size_t SharedBytes(int head_dim, int warps, int stages) {
 }  // namespace
 
 absl::StatusOr<DecodeAttentionPlan> PlanDecodeAttention(ComputeType type, int batch, int heads,
-                                                        int head_dim, int multiprocessors,
-                                                        size_t shared_memory_per_block) {
+                                                        int head_dim, const CudaDevice& device) {
   if (batch < 1 || batch > kMaxGridRows || heads < 1 || heads > kMaxGridRows) {
     return InvalidArgument("decode attention of batch {} and {} heads, want 1 to {}", batch, heads,
                            kMaxGridRows);
@@ -30,16 +29,18 @@ absl::StatusOr<DecodeAttentionPlan> PlanDecodeAttention(ComputeType type, int ba
     return InvalidArgument("head size is {}, want a multiple of 8 up to {}", head_dim,
                            kPagedMaxHeadDim);
   }
-  if (multiprocessors < 1) return InvalidArgument("{} multiprocessors", multiprocessors);
+  if (device.multiprocessors < 1) {
+    return InvalidArgument("{} multiprocessors", device.multiprocessors);
+  }
   DecodeAttentionPlan plan;
   const bool fast_size = head_dim == 64 || head_dim == 80 || head_dim == 128;
-  if (type != ComputeType::kBFloat16 || !fast_size ||
-      SharedBytes(head_dim, kWarps, 1) + kReserved > shared_memory_per_block) {
+  if (!device.hopper || type != ComputeType::kBFloat16 || !fast_size ||
+      SharedBytes(head_dim, kWarps, 1) + kReserved > device.shared_memory_per_block) {
     plan.plain = true;
     return plan;
   }
   const int64_t pairs = static_cast<int64_t>(batch) * heads;
-  if (pairs * 2 <= multiprocessors) {
+  if (pairs * 2 <= device.multiprocessors) {
     plan.cluster = 2;
     plan.stages = 2;
   }

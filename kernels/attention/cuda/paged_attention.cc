@@ -33,9 +33,9 @@ absl::Status CheckPrefill(const PrefillAttentionParams& p) {
   return absl::OkStatus();
 }
 
-bool HasFastPrefill(const PagedKv& kv) {
-  return kv.type == ComputeType::kBFloat16 &&
-         (kv.head_dim == 64 || kv.head_dim == 80 || kv.head_dim == 128);
+bool HasFastPrefill(const PrefillAttentionParams& p) {
+  return !p.plain && p.kv.type == ComputeType::kBFloat16 &&
+         (p.kv.head_dim == 64 || p.kv.head_dim == 80 || p.kv.head_dim == 128);
 }
 
 }  // namespace
@@ -64,7 +64,7 @@ absl::Status WritePrefillKv(const PrefillAttentionParams& params, cudaStream_t s
 absl::Status PrefillAttention(const PrefillAttentionParams& params, cudaStream_t stream) {
   RETURN_IF_ERROR(CheckPrefill(params));
   if (params.num_segments == 0 || params.max_tokens == 0) return absl::OkStatus();
-  if (HasFastPrefill(params.kv)) {
+  if (HasFastPrefill(params)) {
     return CudaStatus(LaunchPrefillAttention(params, stream), "launch of prefill attention");
   }
   return CudaStatus(LaunchPlainPrefillAttention(params, stream), "launch of plain attention");

@@ -1,7 +1,8 @@
 // Causal attention over the paged KV cache on the GPU: softmax(q . K / sqrt(head_dim)) V over the
 // positions up to the row's own, for one new token a sequence (decode) and for chunks of prompts
-// (prefill). Fast path: bf16, head sizes 64, 80 and 128. Plain path: fp32 and bf16, any multiple of
-// 8 up to 128. Scores, softmax and sums are fp32 on both; the plain path has no tensor cores.
+// (prefill). Fast path: bf16, head sizes 64, 80 and 128, on Hopper. Plain path: fp32 and bf16, any
+// multiple of 8 up to 128, any GPU. Scores, softmax and sums are fp32 on both; the plain path has
+// no tensor cores.
 //
 // Every kernel is launched with programmatic dependent launch, neither allocates nor waits, may be
 // captured in a graph, and gives the same bits for the same call. Results do not depend on the
@@ -15,6 +16,7 @@
 #ifndef HANLIN_KERNELS_ATTENTION_CUDA_PAGED_ATTENTION_H_
 #define HANLIN_KERNELS_ATTENTION_CUDA_PAGED_ATTENTION_H_
 
+#include "common/cuda/device.h"
 #include "common/status/status.h"
 #include "kernels/attention/cuda/paged_attention_params.h"
 
@@ -28,8 +30,7 @@ inline size_t PagedKvBlockBytes(ComputeType type, int heads, int head_dim) {
 // Pure function of the shape and of the device; the grid does not depend on context lengths, so a
 // graph can be replayed whatever they are. INVALID_ARGUMENT for a shape that no kernel does.
 absl::StatusOr<DecodeAttentionPlan> PlanDecodeAttention(ComputeType type, int batch, int heads,
-                                                        int head_dim, int multiprocessors,
-                                                        size_t shared_memory_per_block);
+                                                        int head_dim, const CudaDevice& device);
 
 // Stores the new tokens' K and V in the cache and attends. `plan` is PlanDecodeAttention's for the
 // same type, batch, heads and head size.

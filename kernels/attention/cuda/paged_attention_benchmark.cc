@@ -69,9 +69,9 @@ absl::StatusOr<double> MeasureGraph(const CudaStream& stream,
 
 absl::Status Attend(const Model& model, const Memory& m, int layer, int batch,
                     const CudaDevice& device, const CudaStream& stream) {
-  ASSIGN_OR_RETURN(const DecodeAttentionPlan plan,
-                   PlanDecodeAttention(ComputeType::kBFloat16, batch, model.heads, model.head_dim,
-                                       device.multiprocessors, device.shared_memory_per_block));
+  ASSIGN_OR_RETURN(
+      const DecodeAttentionPlan plan,
+      PlanDecodeAttention(ComputeType::kBFloat16, batch, model.heads, model.head_dim, device));
   return DecodeAttention({.kv = m.Layer(model, layer),
                           .batch = batch,
                           .context = m.context.data(),

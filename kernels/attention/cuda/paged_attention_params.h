@@ -67,6 +67,7 @@ struct PrefillAttentionParams {
   PagedKv kv;
   int num_segments = 0;
   int max_tokens = 0;                        // the largest num_tokens; sizes the grid
+  bool plain = false;                        // no Hopper: the plain path for all shapes
   const PrefillSegment* segments = nullptr;  // [num_segments] on the device
   const void* qkv = nullptr;                 // [tokens][3][heads][head_dim], 16-byte aligned
   void* out = nullptr;                       // [tokens][heads][head_dim], 16-byte aligned

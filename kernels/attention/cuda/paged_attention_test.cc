@@ -22,8 +22,16 @@ constexpr int kMultiprocessorsH100 = 132;
 constexpr auto kBf16 = ComputeType::kBFloat16;
 constexpr auto kFp32 = ComputeType::kFloat32;
 
+CudaDevice H100() {
+  CudaDevice device;
+  device.hopper = true;
+  device.multiprocessors = kMultiprocessorsH100;
+  device.shared_memory_per_block = kSharedH100;
+  return device;
+}
+
 absl::StatusOr<DecodeAttentionPlan> PlanH100(ComputeType type, int batch, int heads, int dim) {
-  return PlanDecodeAttention(type, batch, heads, dim, kMultiprocessorsH100, kSharedH100);
+  return PlanDecodeAttention(type, batch, heads, dim, H100());
 }
 
 TEST(DecodeAttentionPlanTest, SplitsSmallBatchesOverTheDeviceWithTheSameWarpsInAll) {
@@ -43,10 +51,14 @@ TEST(DecodeAttentionPlanTest, SplitsSmallBatchesOverTheDeviceWithTheSameWarpsInA
   }
 }
 
-TEST(DecodeAttentionPlanTest, OtherTypesAndSizesTakeThePlainPath) {
+TEST(DecodeAttentionPlanTest, OtherTypesSizesAndDevicesTakeThePlainPath) {
   EXPECT_TRUE(PlanH100(kFp32, 1, 32, 80)->plain);
   EXPECT_TRUE(PlanH100(kBf16, 1, 32, 72)->plain);
-  EXPECT_TRUE(PlanDecodeAttention(kBf16, 1, 32, 80, 132, 48 * 1024)->plain) << "shared memory";
+  CudaDevice small = H100(), other = H100();
+  small.shared_memory_per_block = 48 * 1024;
+  other.hopper = false;
+  EXPECT_TRUE(PlanDecodeAttention(kBf16, 1, 32, 80, small)->plain);
+  EXPECT_TRUE(PlanDecodeAttention(kBf16, 1, 32, 80, other)->plain);
 }
 
 TEST(DecodeAttentionPlanTest, RefusesWhatNoKernelDoes) {
@@ -214,8 +226,7 @@ class PagedAttentionGpuTest : public GpuTest {
   }
 
   DecodeAttentionPlan Plan(const Shape& shape, int batch) {
-    const auto plan = PlanDecodeAttention(shape.type, batch, shape.heads, shape.head_dim,
-                                          device_.multiprocessors, device_.shared_memory_per_block);
+    const auto plan = PlanDecodeAttention(shape.type, batch, shape.heads, shape.head_dim, device_);
     EXPECT_TRUE(plan.ok()) << plan.status();
     return *plan;
   }
@@ -247,6 +258,7 @@ class PagedAttentionGpuTest : public GpuTest {
     const PrefillAttentionParams params{.kv = cache.view,
                                         .num_segments = static_cast<int>(segments.size()),
                                         .max_tokens = longest,
+                                        .plain = !device_.hopper,
                                         .segments = on_device.data(),
                                         .qkv = rows.data(),
                                         .out = out.data()};
@@ -361,7 +373,16 @@ TEST_F(PagedAttentionGpuTest, PlainDecodeMatchesTheReferenceForAnyHeadSizeAndTyp
   for (int dim : {8, 40, 120}) CheckDecode({kBf16, 2, dim}, contexts);
 }
 
+TEST_F(PagedAttentionGpuTest, ThePlainPathDoesTheShapesOfTheFastOne) {
+  device_.hopper = false;
+  for (int dim : {64, 80, 128}) {
+    CheckDecode({kBf16, 3, dim}, {0, 14, -1, 15, 16, 17, 255, 2046});
+    CheckPrefill({kBf16, 2, dim}, {{0, 1, 0, 0}, {0, 17, 255, 2}, {0, 0, 9, 3}, {0, 129, 1, 1}});
+  }
+}
+
 TEST_F(PagedAttentionGpuTest, EveryLayoutOfTheSameWarpsGivesTheSameBits) {
+  if (!device_.hopper) GTEST_SKIP() << "not for the plain path";
   for (int dim : {64, 80, 128}) {
     const Shape shape{kBf16, 2, dim};
     const Sequence s(shape, 901, 6);

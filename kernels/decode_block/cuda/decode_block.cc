@@ -30,11 +30,11 @@ absl::Status CheckInput(const ResidualInput& in, const float* x_out) {
 }  // namespace
 
 bool HasDecodeBlocks(ComputeType type, int hidden, int heads, int ffn, int max_positions,
-                     int multiprocessors, size_t shared_memory_per_block) {
-  return type == ComputeType::kBFloat16 && hidden == kDecodeBlockHidden &&
+                     const CudaDevice& device) {
+  return device.hopper && type == ComputeType::kBFloat16 && hidden == kDecodeBlockHidden &&
          heads == kDecodeBlockHeads && ffn == kDecodeBlockFfn &&
-         max_positions <= kDecodeBlockMaxContext && multiprocessors >= kMlpBlocks &&
-         shared_memory_per_block >= kSharedMemoryWanted;
+         max_positions <= kDecodeBlockMaxContext && device.multiprocessors >= kMlpBlocks &&
+         device.shared_memory_per_block >= kSharedMemoryWanted;
 }
 
 absl::Status PackAttentionBlock(const BFloat16* qkv, const BFloat16* out, BFloat16* packed,

@@ -5,6 +5,7 @@
 #ifndef HANLIN_KERNELS_DECODE_BLOCK_CUDA_DECODE_BLOCK_H_
 #define HANLIN_KERNELS_DECODE_BLOCK_CUDA_DECODE_BLOCK_H_
 
+#include "common/cuda/device.h"
 #include "common/status/status.h"
 #include "kernels/decode_block/cuda/decode_block_params.h"
 
@@ -12,7 +13,7 @@ namespace hanlin {
 
 // Whether the kernels do such a model on such a device.
 bool HasDecodeBlocks(ComputeType type, int hidden, int heads, int ffn, int max_positions,
-                     int multiprocessors, size_t shared_memory_per_block);
+                     const CudaDevice& device);
 
 // Packs row-major weights, all on the device: qkv [3 hidden, hidden] in [3, heads, head_dim] order,
 // out [hidden, hidden] -> packed [kPackedAttentionElements]; up [ffn, hidden], down [hidden, ffn]

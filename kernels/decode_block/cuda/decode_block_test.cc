@@ -34,7 +34,7 @@ struct Layer {
   std::vector<BFloat16> cache;  // [blocks][2][heads][16][head_dim]
 };
 
-class DecodeBlockGpuTest : public GpuTest {
+class DecodeBlockGpuTest : public HopperTest {
  protected:
   std::vector<BFloat16> Bf16(size_t count, float scale) {
     std::vector<BFloat16> values(count);
@@ -290,8 +290,12 @@ TEST_F(DecodeBlockGpuTest, AGraphGivesTheSameBitsEachTime) {
 
 TEST(DecodeBlockTest, OnlyTheBaseShapeOnALargeDeviceHasBlocks) {
   const auto has = [](ComputeType type, int hidden, int heads, int ffn, int positions, int sms,
-                      size_t shared) {
-    return HasDecodeBlocks(type, hidden, heads, ffn, positions, sms, shared);
+                      size_t shared, bool hopper = true) {
+    CudaDevice device;
+    device.hopper = hopper;
+    device.multiprocessors = sms;
+    device.shared_memory_per_block = shared;
+    return HasDecodeBlocks(type, hidden, heads, ffn, positions, device);
   };
   constexpr auto kBf16 = ComputeType::kBFloat16;
   EXPECT_TRUE(has(kBf16, 768, 12, 3072, 2048, 132, 232448));
@@ -303,6 +307,7 @@ TEST(DecodeBlockTest, OnlyTheBaseShapeOnALargeDeviceHasBlocks) {
   EXPECT_FALSE(has(kBf16, 768, 12, 3072, 4096, 132, 232448));
   EXPECT_FALSE(has(kBf16, 768, 12, 3072, 2048, 108, 232448)) << "too few multiprocessors";
   EXPECT_FALSE(has(kBf16, 768, 12, 3072, 2048, 132, 166912)) << "too little shared memory";
+  EXPECT_FALSE(has(kBf16, 768, 12, 3072, 2048, 132, 232448, false)) << "other instructions";
 }
 
 TEST(DecodeBlockTest, RefusesWhatIsMissingUnalignedOrInPlace) {

@@ -70,6 +70,18 @@ TEST(SkinnyPlanTest, RefusesWhatTheKernelDoesNotDo) {
   EXPECT_FALSE(PlanSkinny(1, 64, 64, 0).ok());
 }
 
+TEST(CheckBatchInvarianceTest, OnlyHopperHasTheMode) {
+  CudaDevice device{.name = "A100", .major = 8, .minor = 6};
+  EXPECT_TRUE(CheckBatchInvariance(device, false).ok());
+  const absl::Status refused = CheckBatchInvariance(device, true);
+  EXPECT_EQ(refused.code(), absl::StatusCode::kFailedPrecondition);
+  for (const char* part : {"A100", "8.6", "9.0"}) {
+    EXPECT_NE(Message(refused).find(part), std::string::npos) << refused;
+  }
+  device.hopper = true;
+  EXPECT_TRUE(CheckBatchInvariance(device, true).ok());
+}
+
 TEST(SelectLinearPathTest, FollowsBatchTypeAndMode) {
   const auto bf16 = ComputeType::kBFloat16;
   EXPECT_EQ(SelectLinearPath(1, 7680, 2560, bf16, false), LinearPath::kGemv);
@@ -208,7 +220,15 @@ class GemmGpuTest : public GpuTest {
   std::unique_ptr<CublasLt> cublas_lt_;
 };
 
-TEST_F(GemmGpuTest, SkinnyDoesEveryEpilogue) {
+class SkinnyGpuTest : public GemmGpuTest {
+ protected:
+  void SetUp() override {
+    GemmGpuTest::SetUp();
+    if (!IsSkipped() && !device_.hopper) GTEST_SKIP() << "not for the plain path";
+  }
+};
+
+TEST_F(SkinnyGpuTest, DoesEveryEpilogue) {
   const Problem problem(20, 200, 264, ComputeType::kBFloat16);
   const Problem odd(7, 131, 520, ComputeType::kBFloat16);  // rows that start unaligned
   for (LinearEpilogue epilogue : kEpilogues) {
@@ -219,7 +239,7 @@ TEST_F(GemmGpuTest, SkinnyDoesEveryEpilogue) {
   }
 }
 
-TEST_F(GemmGpuTest, SkinnyDoesEdgeShapes) {
+TEST_F(SkinnyGpuTest, DoesEdgeShapes) {
   for (int64_t m : {1, 5, 8, 9, 16, 31, 33, 64, 100, 128, 129, 300}) {
     for (auto [n, k] : {std::pair{1, 8}, {64, 64}, {130, 72}, {256, 1288}, {129, 4096}}) {
       Check(Problem(m, n, k, ComputeType::kBFloat16), LinearEpilogue::kResidual, true,
@@ -243,7 +263,7 @@ TEST_F(GemmGpuTest, SkinnyDoesEdgeShapes) {
   }
 }
 
-TEST_F(GemmGpuTest, SkinnyRowsDoNotDependOnTheBatch) {
+TEST_F(SkinnyGpuTest, RowsDoNotDependOnTheBatch) {
   const Problem all(200, 768, 3072, ComputeType::kBFloat16);
   const auto skinny = [&](const GemmParams& p) { return Skinny(p); };
   const std::vector<float> expected = Run(all, LinearEpilogue::kFloat32, true, skinny);
@@ -257,7 +277,7 @@ TEST_F(GemmGpuTest, SkinnyRowsDoNotDependOnTheBatch) {
   }
 }
 
-TEST_F(GemmGpuTest, SkinnyLaunchesInAChainWaitForTheirInputs) {
+TEST_F(SkinnyGpuTest, LaunchesInAChainWaitForTheirInputs) {
   // h = x W^T, then y += h V^T, over and over with the same buffers.
   const int64_t m = 24, width = 1024;
   const Problem p(m, width, width, ComputeType::kBFloat16);
@@ -328,6 +348,19 @@ TEST_F(GemmGpuTest, CublasLtPreparedAlgorithmServesTheBucket) {
             if (m == 256) RETURN_IF_ERROR(cublas_lt_->Prepare(p, stream_));
             return cublas_lt_->Run(p, stream_);
           });
+  }
+}
+
+TEST_F(GemmGpuTest, WithoutHopperEveryProductIsCublasLts) {
+  device_.hopper = false;
+  auto linear = CudaLinear::Create(device_, {});
+  ASSERT_TRUE(linear.ok()) << linear.status();
+  for (int64_t m : {1, 4, 64, 200}) {
+    EXPECT_EQ((*linear)->Select(m, 256, 512, ComputeType::kBFloat16), LinearPath::kCublasLt);
+    for (LinearEpilogue epilogue : kEpilogues) {
+      Check(Problem(m, 256, 512, ComputeType::kBFloat16), epilogue, true,
+            [&](const GemmParams& p) { return (*linear)->Run(p, stream_); });
+    }
   }
 }
 

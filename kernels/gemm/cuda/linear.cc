@@ -28,15 +28,25 @@ LinearPath SelectLinearPath(int64_t m, int64_t n, int64_t k, ComputeType type,
   return m <= kSkinnyMaxBatch ? LinearPath::kSkinny : LinearPath::kCublasLt;
 }
 
+absl::Status CheckBatchInvariance(const CudaDevice& device, bool wanted) {
+  if (!wanted || device.hopper) return absl::OkStatus();
+  return FailedPrecondition(
+      "the batch-invariant mode needs the kernels for compute capability 9.0, device {} has {}.{}: "
+      "there products are cublasLt's, whose sums depend on the batch",
+      device.name, device.major, device.minor);
+}
+
 CudaLinear::CudaLinear(const CudaDevice& device, bool batch_invariant,
                        std::unique_ptr<CublasLt> cublas_lt)
-    : multiprocessors_(device.multiprocessors),
+    : hopper_(device.hopper),
+      multiprocessors_(device.multiprocessors),
       shared_memory_per_block_(device.shared_memory_per_block),
       batch_invariant_(batch_invariant),
       cublas_lt_(std::move(cublas_lt)) {}
 
 absl::StatusOr<std::unique_ptr<CudaLinear>> CudaLinear::Create(const CudaDevice& device,
                                                                const Options& options) {
+  RETURN_IF_ERROR(CheckBatchInvariance(device, options.batch_invariant));
   ASSIGN_OR_RETURN(std::unique_ptr<CublasLt> cublas_lt, CublasLt::Create(options.cublas_lt));
   return std::unique_ptr<CudaLinear>(
       new CudaLinear(device, options.batch_invariant, std::move(cublas_lt)));

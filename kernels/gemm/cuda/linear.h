@@ -4,7 +4,7 @@
 //   m <= 2 (small products: 4), bf16   gemv (kernels/gemv/cuda); with a LayerNorm prologue the
 //                                      caller runs it itself
 //   m <= 64, bf16                      skinny product: W streamed once through tensor cores
-//   else                               cublasLt
+//   else, and always without Hopper    cublasLt
 //
 // In the batch-invariant mode every bf16 product takes the skinny kernel, whose sums depend on
 // (n, k) alone: a row of y has the same bits whatever the other rows are and however many.
@@ -23,9 +23,13 @@ namespace hanlin {
 
 enum class LinearPath : uint8_t { kGemv, kSkinny, kCublasLt };
 
-// Pure function of its arguments.
+// Pure function of its arguments; on Hopper.
 LinearPath SelectLinearPath(int64_t m, int64_t n, int64_t k, ComputeType type,
                             bool batch_invariant);
+
+// FAILED_PRECONDITION where the batch-invariant mode is wanted and the device has it not: without
+// Hopper products are cublasLt's, whose sums depend on the batch.
+absl::Status CheckBatchInvariance(const CudaDevice& device, bool wanted);
 
 // One thread at a time; calls on one stream, since cublasLt's workspace is shared by them.
 class CudaLinear {
@@ -36,12 +40,12 @@ class CudaLinear {
   };
 
   // `device` is current. The workspace is allocated here; nothing is allocated later. Fails like
-  // CublasLt::Create.
+  // CheckBatchInvariance and CublasLt::Create.
   static absl::StatusOr<std::unique_ptr<CudaLinear>> Create(const CudaDevice& device,
                                                             const Options& options);
 
   LinearPath Select(int64_t m, int64_t n, int64_t k, ComputeType type) const {
-    return SelectLinearPath(m, n, k, type, batch_invariant_);
+    return hopper_ ? SelectLinearPath(m, n, k, type, batch_invariant_) : LinearPath::kCublasLt;
   }
 
   // Where cublasLt would run `params`: times its candidates once for (n, k, type, epilogue, bucket
@@ -56,6 +60,7 @@ class CudaLinear {
  private:
   CudaLinear(const CudaDevice& device, bool batch_invariant, std::unique_ptr<CublasLt> cublas_lt);
 
+  const bool hopper_;
   const int multiprocessors_;
   const size_t shared_memory_per_block_;
   const bool batch_invariant_;

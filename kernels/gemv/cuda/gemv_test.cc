@@ -134,7 +134,7 @@ bool StoresFloat(LinearEpilogue epilogue) {
   return epilogue == LinearEpilogue::kResidual || epilogue == LinearEpilogue::kFloat32;
 }
 
-class GemvGpuTest : public GpuTest {
+class GemvGpuTest : public HopperTest {
  protected:
   // Runs the kernel on a guarded output and returns it as floats.
   std::vector<float> Run(const Problem& problem, LinearEpilogue epilogue, bool has_bias) {

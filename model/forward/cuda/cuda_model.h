@@ -55,8 +55,9 @@ class CudaGptModel : public ForwardModel {
     std::atomic<uint64_t>* heartbeat = nullptr;  // advanced per step; may be null
   };
 
-  // FAILED_PRECONDITION: no usable device, or a library is missing. RESOURCE_EXHAUSTED names what
-  // weights, activations and the KV cache take, what is free, and what would fit.
+  // FAILED_PRECONDITION: no usable device, one without the batch-invariant mode, or a library is
+  // missing. RESOURCE_EXHAUSTED names what weights, activations and the KV cache take, what is
+  // free, and what would fit.
   static absl::StatusOr<std::unique_ptr<CudaGptModel>> Create(const Options& options);
   ~CudaGptModel() override;
 
@@ -158,6 +159,7 @@ class CudaGptModel : public ForwardModel {
   DeviceBuffer<uint16_t> counts_;  // [max_sequences, vocabulary] of rows with penalties
   DeviceBuffer<int32_t> drawn_;    // [max_sequences] by the last step, read by the next
   DeviceBuffer<std::byte> draws_;  // log-probabilities: DrawLayout
+  DeviceBuffer<float> adjusted_;   // [max_sequences, slice] of the plain sampler
   std::vector<Graph> graphs_;      // by bucket, ascending
   Slot slots_[kMaxInFlight];
   int next_slot_ = 0;

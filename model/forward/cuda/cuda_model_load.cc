@@ -4,6 +4,7 @@
 
 #include "common/cuda/status.h"
 #include "kernels/attention/cuda/paged_attention.h"
+#include "kernels/sampling/cuda/sample.h"
 #include "model/forward/cuda/cuda_model.h"
 #include "model/forward/cuda/draw_layout.h"
 #include "model/forward/cuda/upload.h"
@@ -40,9 +41,11 @@ absl::Status CheckOptions(const CudaGptModel::Options& options) {
   return CheckTp(config, TpSize(options));
 }
 
-CudaTransformer::Options TransformerOptions(const CudaGptModel::Options& options) {
+CudaTransformer::Options TransformerOptions(const CudaGptModel::Options& options,
+                                            const CudaDevice& device) {
   return {.config = options.checkpoint->config(),
           .type = options.compute_type,
+          .device = device,
           .communicator = options.communicator,
           .max_tokens = std::max(options.max_tokens_per_pass, options.max_sequences),
           .max_logit_rows = options.max_sequences,
@@ -70,6 +73,7 @@ absl::StatusOr<std::unique_ptr<CudaGptModel>> CudaGptModel::Create(const Options
   RETURN_IF_ERROR(CheckOptions(options));
   std::unique_ptr<CudaGptModel> model(new CudaGptModel(options));
   ASSIGN_OR_RETURN(model->device_, OpenCudaDevice(options.device));
+  RETURN_IF_ERROR(CheckBatchInvariance(model->device_, options.batch_invariant));
   ASSIGN_OR_RETURN(model->stream_, CudaStream::Create());
   RETURN_IF_ERROR(model->CheckMemory(options));
   RETURN_IF_ERROR(model->Load(options));
@@ -88,8 +92,11 @@ uint64_t CudaGptModel::KvBlockBytes(const ModelConfig& config, ComputeType type,
 absl::Status CudaGptModel::CheckMemory(const Options& options) const {
   const int tp = TpSize(options);
   const uint64_t weights = CudaWeightBytes(config_, type_, tp);
-  const uint64_t activations = CudaTransformer::ActivationBytes(TransformerOptions(options)) +
-                               uint64_t(max_sequences_) * config_.vocab_size * 6;
+  // A logit, how often its id occurred, and on the plain path the sampler's copy.
+  const uint64_t per_logit = device_.hopper ? 6 : 10;
+  const uint64_t activations =
+      CudaTransformer::ActivationBytes(TransformerOptions(options, device_)) +
+      uint64_t(max_sequences_) * config_.vocab_size * per_logit;
   const uint64_t kv = KvBlockBytes(config_, type_, tp) *
                       (options.num_kv_blocks > 0 ? options.num_kv_blocks : table_stride_);
   const uint64_t wanted = weights + activations + kv + kReserveBytes;
@@ -114,8 +121,7 @@ absl::Status CudaGptModel::Load(const Options& options) {
       .progress = options.progress};
   ASSIGN_OR_RETURN(weights_,
                    LoadCudaWeights(*options.checkpoint, weights_options, device_, options.pool));
-  CudaTransformer::Options transformer_options = TransformerOptions(options);
-  transformer_options.device = device_;
+  CudaTransformer::Options transformer_options = TransformerOptions(options, device_);
   transformer_options.weights = weights_.get();
   ASSIGN_OR_RETURN(transformer_, CudaTransformer::Create(transformer_options));
   return absl::OkStatus();
@@ -141,6 +147,11 @@ absl::Status CudaGptModel::AllocateBuffers() {
   ASSIGN_OR_RETURN(drawn_, DeviceBuffer<int32_t>::Create(rows));
   const size_t draw_bytes = DrawLayout(max_sequences_).bytes;
   ASSIGN_OR_RETURN(draws_, DeviceBuffer<std::byte>::Create(draw_bytes));
+  ASSIGN_OR_RETURN(const SamplePlan sample,
+                   PlanSample(max_sequences_, config_.vocab_size, device_));
+  if (sample.plain) {
+    ASSIGN_OR_RETURN(adjusted_, DeviceBuffer<float>::Create(rows * sample.slice));
+  }
   for (Slot& slot : slots_) {
     ASSIGN_OR_RETURN(slot.draws, PinnedBuffer<std::byte>::Create(draw_bytes));
     ASSIGN_OR_RETURN(slot.done, CudaEvent::Create());

@@ -14,7 +14,7 @@ namespace hanlin {
 namespace {
 
 constexpr uint64_t kAlignment = 256;
-// Smaller products go to kernels of our own.
+// On Hopper smaller products go to kernels of our own.
 constexpr int64_t kFirstPreparedRows = 192;
 
 // Sizes of the activations, in bytes; zero for what is not needed.
@@ -53,8 +53,7 @@ bool UsesDecodeBlocks(const CudaTransformer::Options& options) {
   const ModelConfig& config = options.config;
   return options.communicator == nullptr && !options.batch_invariant &&
          HasDecodeBlocks(options.type, config.hidden_size, config.num_heads, config.ffn_size,
-                         config.max_positions, options.device.multiprocessors,
-                         options.device.shared_memory_per_block);
+                         config.max_positions, options.device);
 }
 
 size_t PackedElements(const ModelConfig& config) {
@@ -117,8 +116,8 @@ absl::Status CudaTransformer::Prepare(const CudaStream& stream) {
   const LinearEpilogue add = sharded ? LinearEpilogue::kFloat32 : LinearEpilogue::kResidual;
   const CudaVector none;
   float* const sum = sharded ? delta_ : x_;
-  for (int64_t m = CublasLtBucket(kFirstPreparedRows); m <= options_.max_tokens;
-       m = CublasLtBucket(m + 1)) {
+  const int64_t first = options_.device.hopper ? kFirstPreparedRows : 1;
+  for (int64_t m = CublasLtBucket(first); m <= options_.max_tokens; m = CublasLtBucket(m + 1)) {
     for (const GemmParams& params :
          {Product(m, w.qkv, w.qkv_bias, LinearEpilogue::kNone, normed_, qkv_),
           Product(m, w.attention_out, sharded ? none : w.attention_bias, add, attention_, sum),
@@ -277,8 +276,7 @@ absl::Status CudaTransformer::Attend(const Pass& pass, int layer, const CudaStre
   if (pass.shape.decode_rows > 0) {
     ASSIGN_OR_RETURN(const DecodeAttentionPlan plan,
                      PlanDecodeAttention(options_.type, pass.shape.decode_rows, local_heads_,
-                                         config.head_dim, options_.device.multiprocessors,
-                                         options_.device.shared_memory_per_block));
+                                         config.head_dim, options_.device));
     RETURN_IF_ERROR(DecodeAttention({.kv = kv,
                                      .batch = pass.shape.decode_rows,
                                      .context = pass.plan.context,
@@ -290,6 +288,7 @@ absl::Status CudaTransformer::Attend(const Pass& pass, int layer, const CudaStre
   PrefillAttentionParams prefill = {.kv = kv,
                                     .num_segments = pass.shape.segments,
                                     .max_tokens = pass.max_segment_tokens,
+                                    .plain = !options_.device.hopper,
                                     .segments = pass.plan.segments,
                                     .qkv = qkv_,
                                     .out = attention_};

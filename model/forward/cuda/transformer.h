@@ -1,6 +1,7 @@
 // The layers of a GPT on one GPU: puts the kernels of one pass into a stream, from token ids to
 // logits. Neither allocates nor waits; a pass may be captured in a graph. Every kernel is launched
-// with programmatic dependent launch.
+// with programmatic dependent launch where the device has it. Without Hopper the products are
+// cublasLt's and attention is the plain one: the plain path.
 //
 // Per layer: x += Attn(LN1(x)); x += MLP(LN2(x)). The residual stream x is fp32. With one rank the
 // additions ride in the epilogues of the products; with a communicator a row-parallel product
@@ -39,7 +40,7 @@ class CudaTransformer {
     int32_t max_tokens = 0;                    // of a pass
     int32_t max_logit_rows = 0;
     // A row's bits do not depend on the other rows, on cuts of prompts or on preemption: one kernel
-    // for all of attention and one for all products.
+    // for all of attention and one for all products. Hopper only.
     bool batch_invariant = false;
   };
 
