@@ -83,7 +83,7 @@ std::unique_ptr<TrainModel> MakeModel(const GoldenCase& golden, ThreadPool& pool
                                       float weight_decay) {
   TrainModelOptions options = {.config = golden.config};
   options.weight_decay.assign(AllTensors(golden.config).size(), weight_decay);
-  auto model = MakeCpuTrainModel(options, pool).value();
+  auto model = testing::MakeTestedModel(options, pool).value();
   EXPECT_OK(LoadParameters(*Checkpoint::Open(golden.directory, golden.config).value(), *model));
   return model;
 }

@@ -1,5 +1,5 @@
-// For tests of training: small random models and batches, and runs over tensor- and data-parallel
-// ranks that are threads of this process.
+// For tests of training: the device under test, small random models and batches, and runs over
+// tensor- and data-parallel ranks that are threads of this process.
 #ifndef HANLIN_MODEL_TRAIN_TESTING_H_
 #define HANLIN_MODEL_TRAIN_TESTING_H_
 
@@ -14,6 +14,13 @@
 #include "model/train/train_model.h"
 
 namespace hanlin::testing {
+
+// The tests of this folder run once for each device, in a program of its own that is linked with
+// its maker of models: testing_cpu.cc, cuda/testing_cuda.cc (fp32; skips without a GPU).
+absl::StatusOr<std::unique_ptr<TrainModel>> MakeTestedModel(const TrainModelOptions& options,
+                                                            ThreadPool& pool);
+// Whether several ranks can run in this process.
+extern const bool kTestsGroups;
 
 inline ModelConfig SmallConfig() {
   ModelConfig config;

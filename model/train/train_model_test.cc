@@ -17,7 +17,7 @@ using testing::RunGrid;
 using testing::SmallConfig;
 
 std::unique_ptr<TrainModel> Make(const TrainModelOptions& options, ThreadPool& pool) {
-  auto model = MakeCpuTrainModel(options, pool).value();
+  auto model = testing::MakeTestedModel(options, pool).value();
   EXPECT_OK(LoadParameters(*Checkpoint::Random(options.config, 3), *model));
   return model;
 }
@@ -173,6 +173,7 @@ GridOutcome RunOnGrid(int tp, int dp, bool zero) {
 }
 
 TEST(TrainModel, TensorAndDataParallelRanksAgreeWithOneProcess) {
+  if (!testing::kTestsGroups) GTEST_SKIP() << "one rank in this process";
   const ParameterLayout layout(SmallConfig(), 1);
   const GridOutcome want = RunOnGrid(1, 1, true);
   struct Grid {
@@ -271,7 +272,7 @@ TEST(TrainModel, BadBatchesAndDegreesAreNamed) {
   RunGrid(3, 1, [&](Communicator& tensor, Communicator&, int, int) {
     TrainModelOptions bad = {.config = SmallConfig()};
     bad.tensor = &tensor;
-    EXPECT_FALSE(MakeCpuTrainModel(bad, pool).ok());
+    EXPECT_FALSE(testing::MakeTestedModel(bad, pool).ok());
   });
 }
 

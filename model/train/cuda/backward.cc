@@ -1,0 +1,134 @@
+// The backward pass of cuda_model.h.
+#include "kernels/attention/cuda/causal_attention.h"
+#include "kernels/elementwise/cuda/elementwise.h"
+#include "kernels/embed/cuda/embed_train.h"
+#include "kernels/norm/cuda/layer_norm_train.h"
+#include "model/train/cuda/cuda_model.h"
+#include "model/train/dropout_sites.h"
+
+namespace hanlin {
+
+namespace {
+using R = TensorRole;
+}  // namespace
+
+absl::Status CudaTrainModel::NormBackward(const Pass& pass, const Norm& norm, const std::byte* dy,
+                                          std::byte* dx) {
+  CudaLayerNormBackwardParams p = {
+      .type = type_, .rows = pass.tokens, .width = config_.hidden_size};
+  p.x = norm.x;
+  p.weight = parameters_.Vector(norm.weight);
+  p.mean = norm.mean;
+  p.rstd = norm.rstd;
+  p.dy = dy;
+  p.dx = dx;
+  p.dweight = Gradient(norm.weight);
+  p.dbias = Gradient(norm.bias);
+  p.workspace = activations_.workspace;
+  return CudaLayerNormBackward(p, stream_.get());
+}
+
+absl::Status CudaTrainModel::AddBiasGradient(const Pass& pass, const std::byte* dy, TensorId bias) {
+  return CudaAddColumnSums(type_, dy, pass.tokens, layout_.Of(bias).shape.size(), Gradient(bias),
+                           activations_.workspace, stream_.get());
+}
+
+absl::StatusOr<const std::byte*> CudaTrainModel::ProductGradient(const Pass& pass,
+                                                                 const std::byte* dx, uint32_t site,
+                                                                 TensorId bias) {
+  const DropoutParams dropout = Dropout(pass, options_.dropout.hidden, site);
+  const std::byte* dproduct = dx;
+  if (dropout.rate > 0) {
+    std::byte* const dropped = activations_.hidden[0];
+    RETURN_IF_ERROR(
+        CudaDropout(dropout, type_, dx, pass.tokens, config_.hidden_size, dropped, stream_.get()));
+    dproduct = dropped;
+  }
+  RETURN_IF_ERROR(AddBiasGradient(pass, dproduct, bias));
+  return dproduct;
+}
+
+absl::Status CudaTrainModel::LinearBackward(int64_t rows, const std::byte* dy, const std::byte* x,
+                                            TensorId weight, std::byte* dx) {
+  const TensorShape matrix = layout_.Of(weight).shape;
+  const CudaTrainProducts::Shape shape = {type_, rows, matrix.rows, matrix.cols};
+  RETURN_IF_ERROR(products_->Weight(shape, dy, x, Gradient(weight), stream_));
+  return products_->Input(shape, dy, parameters_.Matrix(weight), dx, stream_);
+}
+
+absl::Status CudaTrainModel::MlpBackward(const Pass& pass, int layer, const CudaLayerActivations& a,
+                                         std::byte* dx) {
+  std::byte* const dup = activations_.dup;
+  std::byte* const dln = activations_.hidden[1];
+  ASSIGN_OR_RETURN(const std::byte* const dproduct,
+                   ProductGradient(pass, dx, MlpSite(layer), {R::kMlpDownBias, layer}));
+  RETURN_IF_ERROR(LinearBackward(pass.tokens, dproduct, a.act, {R::kMlpDownWeight, layer}, dup));
+  const GeluForm form = config_.gelu == GeluKind::kErf ? GeluForm::kErf : GeluForm::kTanh;
+  RETURN_IF_ERROR(CudaGeluBackward(
+      form, type_, a.up, dup, pass.tokens * (config_.ffn_size / tp_size()), dup, stream_.get()));
+  RETURN_IF_ERROR(AddBiasGradient(pass, dup, {R::kMlpUpBias, layer}));
+  RETURN_IF_ERROR(LinearBackward(pass.tokens, dup, a.ln2, {R::kMlpUpWeight, layer}, dln));
+  RETURN_IF_ERROR(AllReduce(pass.tokens, dln));
+  return NormBackward(pass, Norm2(layer, a), dln, dx);
+}
+
+absl::Status CudaTrainModel::AttentionBackward(const Pass& pass, int layer,
+                                               const CudaLayerActivations& a, std::byte* dx) {
+  std::byte* const dqkv = activations_.dqkv;
+  std::byte* const dln = activations_.hidden[1];
+  ASSIGN_OR_RETURN(const std::byte* const dproduct,
+                   ProductGradient(pass, dx, AttentionOutSite(layer), {R::kAttnOutBias, layer}));
+  RETURN_IF_ERROR(
+      LinearBackward(pass.tokens, dproduct, a.att, {R::kAttnOutWeight, layer}, activations_.datt));
+  RETURN_IF_ERROR(CudaCausalAttentionBackward(
+      AttentionParams(pass, layer, a),
+      {.out = a.att, .dout = activations_.datt, .dqkv = dqkv, .workspace = activations_.workspace},
+      stream_.get()));
+  RETURN_IF_ERROR(AddBiasGradient(pass, dqkv, {R::kQkvBias, layer}));
+  RETURN_IF_ERROR(LinearBackward(pass.tokens, dqkv, a.ln1, {R::kQkvWeight, layer}, dln));
+  RETURN_IF_ERROR(AllReduce(pass.tokens, dln));
+  return NormBackward(pass, Norm1(layer, a), dln, dx);
+}
+
+absl::Status CudaTrainModel::EmbedBackward(const Pass& pass, std::byte* dx) {
+  const DropoutParams dropout = Dropout(pass, options_.dropout.embedding, kEmbeddingSite);
+  if (dropout.rate > 0) {
+    RETURN_IF_ERROR(
+        CudaDropout(dropout, type_, dx, pass.tokens, config_.hidden_size, dx, stream_.get()));
+  }
+  const int64_t rows = layout_.Of({R::kWordEmbedding}).shape.rows;
+  CudaEmbedBackwardParams p = {.type = type_, .rows = pass.tokens, .width = config_.hidden_size};
+  p.dout = dx;
+  p.ids = pass.arrays.tokens;
+  p.order = pass.arrays.token_order;
+  p.begin = tp_rank() * rows;
+  p.size = rows;
+  p.dtable = Gradient({R::kWordEmbedding});
+  RETURN_IF_ERROR(CudaEmbedBackward(p, stream_.get()));
+  p.ids = pass.arrays.positions;
+  p.order = pass.arrays.position_order;
+  p.begin = 0;
+  p.size = config_.max_positions;
+  p.dtable = Gradient({R::kPositionEmbedding});
+  return CudaEmbedBackward(p, stream_.get());
+}
+
+absl::Status CudaTrainModel::Backward(const Pass& pass, std::byte* dx) {
+  for (int layer = config_.num_layers - 1; layer >= 0; --layer) {
+    const CudaLayerActivations a = activations_.Layer(layer);
+    if (options_.recompute != Recompute::kNone) {
+      RETURN_IF_ERROR(NormForward(pass, Norm1(layer, a), nullptr));
+    }
+    if (options_.recompute == Recompute::kFull) {
+      RETURN_IF_ERROR(LayerForward(pass, layer, a, nullptr));
+    } else if (options_.recompute == Recompute::kSelective) {
+      RETURN_IF_ERROR(NormForward(pass, Norm2(layer, a), nullptr));
+      RETURN_IF_ERROR(GeluForward(pass, a));
+    }
+    RETURN_IF_ERROR(MlpBackward(pass, layer, a, dx));
+    RETURN_IF_ERROR(AttentionBackward(pass, layer, a, dx));
+  }
+  return EmbedBackward(pass, dx);
+}
+
+}  // namespace hanlin

@@ -1,0 +1,176 @@
+// Memory, batches and passes of cuda_model.h.
+#include "model/train/cuda/cuda_model.h"
+
+#include <algorithm>
+#include <numeric>
+
+#include "kernels/elementwise/cuda/elementwise.h"
+#include "kernels/embed/cuda/embed_train.h"
+#include "kernels/optim/cuda/adamw_params.h"
+#include "model/comm/nccl/cuda_communicator.h"
+#include "model/train/cuda/memory.h"
+
+namespace hanlin {
+namespace {
+
+absl::Status CheckGroup(const char* name, const Communicator* group,
+                        const CudaCommunicator* device) {
+  const int size = group == nullptr ? 1 : group->size();
+  if (size == 1) return absl::OkStatus();
+  if (device == nullptr || device->size() != size || device->rank() != group->rank()) {
+    return InvalidArgument("the {} group of {} ranks has no counterpart on the device", name, size);
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+CudaTrainModel::CudaTrainModel(const TrainModelOptions& options, const CudaTrainOptions& cuda)
+    : options_(options),
+      cuda_(cuda),
+      config_(options_.config),
+      type_(cuda.type),
+      layout_(options_.config, tp_size()) {}
+
+absl::StatusOr<std::unique_ptr<CudaTrainModel>> CudaTrainModel::Create(
+    const TrainModelOptions& options, const CudaTrainOptions& cuda) {
+  std::unique_ptr<CudaTrainModel> model(new CudaTrainModel(options, cuda));
+  RETURN_IF_ERROR(CheckTp(options.config, model->tp_size()));
+  const ModelConfig& config = options.config;
+  if (config.head_dim % 8 != 0 || config.head_dim > 128 ||
+      config.ffn_size / model->tp_size() % 8 != 0) {
+    return Unimplemented(
+        "training on a GPU wants heads of a multiple of 8 up to 128 and an MLP of a multiple of 8 "
+        "on each rank, not {} and {}",
+        config.head_dim, config.ffn_size / model->tp_size());
+  }
+  RETURN_IF_ERROR(CheckGroup("tensor-parallel", options.tensor, cuda.tensor));
+  RETURN_IF_ERROR(CheckGroup("data-parallel", options.data, cuda.data));
+  ASSIGN_OR_RETURN(model->device_, OpenCudaDevice(cuda.device));
+  ASSIGN_OR_RETURN(model->stream_, CudaStream::Create());
+  RETURN_IF_ERROR(model->Allocate());
+  return model;
+}
+
+absl::Status CudaTrainModel::Allocate() {
+  ASSIGN_OR_RETURN(products_, CudaTrainProducts::Create());
+  ASSIGN_OR_RETURN(parameters_, CudaParameters::Create(layout_, type_));
+  const Range owned = OwnedRange();
+  ASSIGN_OR_RETURN(gradients_, DeviceBuffer<float>::Create(layout_.size()));
+  ASSIGN_OR_RETURN(moment1_, DeviceBuffer<float>::Create(owned.end - owned.begin));
+  ASSIGN_OR_RETURN(moment2_, DeviceBuffer<float>::Create(owned.end - owned.begin));
+  ASSIGN_OR_RETURN(squares_, DeviceBuffer<double>::Create(kSquareParts + 2));
+  ASSIGN_OR_RETURN(sums_, PinnedBuffer<double>::Create(2));
+  RETURN_IF_ERROR(gradients_.Clear());
+  RETURN_IF_ERROR(moment1_.Clear());
+  RETURN_IF_ERROR(moment2_.Clear());
+  // The clears went into the default stream, for which ours does not wait.
+  return CudaStatus(cudaDeviceSynchronize(), "clearing of the flat arrays");
+}
+
+absl::Status CudaTrainModel::Prepare(int64_t sequences, int64_t length, bool keep) {
+  const size_t wanted = CudaActivations(options_, type_, sequences, length, keep, nullptr).bytes();
+  const size_t tokens = sequences * length;
+  if (wanted > memory_.size()) {
+    RETURN_IF_ERROR(stream_.Synchronize());
+    memory_ = DeviceBuffer<std::byte>();  // before the new one, not beside it
+    ASSIGN_OR_RETURN(memory_, DeviceBuffer<std::byte>::Create(wanted));
+  }
+  if (CudaBatchBytes(tokens) > uploads_.size()) {
+    ASSIGN_OR_RETURN(uploads_, PinnedBuffer<std::byte>::Create(CudaBatchBytes(tokens)));
+  }
+  if (tokens > downloads_.size()) {
+    ASSIGN_OR_RETURN(downloads_, PinnedBuffer<float>::Create(tokens));
+  }
+  activations_ = CudaActivations(options_, type_, sequences, length, keep, memory_.data());
+  return absl::OkStatus();
+}
+
+absl::StatusOr<CudaTrainModel::Pass> CudaTrainModel::Upload(const TrainBatch& batch, bool all,
+                                                            bool training, uint32_t step) {
+  RETURN_IF_ERROR(CheckBatch(config_, batch));
+  RETURN_IF_ERROR(Prepare(batch.sequences, batch.length, training));
+  const int64_t tokens = batch.sequences * batch.length;
+  Pass pass = {.batch = &batch, .tokens = tokens, .training = training, .step = step};
+  const CudaBatch to = CudaBatchAt(uploads_.data(), tokens);
+  std::copy(batch.tokens.begin(), batch.tokens.end(), to.tokens);
+  std::copy(batch.positions.begin(), batch.positions.end(), to.positions);
+  std::copy(batch.document_begin.begin(), batch.document_begin.end(), to.document_begin);
+  for (int64_t t = 0; t < tokens; ++t) {
+    const bool classified = all || batch.weights[t] != 0;
+    to.place[t] = classified ? static_cast<int32_t>(pass.classified) : -1;
+    if (!classified) continue;
+    to.rows[pass.classified] = static_cast<int32_t>(t);
+    to.labels[pass.classified] = batch.labels[t];
+    to.weights[pass.classified] = batch.weights[t];
+    ++pass.classified;
+  }
+  if (training) {
+    OrderRows(batch.tokens, config_.vocab_size, to.token_order);
+    OrderRows(batch.positions, config_.max_positions, to.position_order);
+  }
+  RETURN_IF_CUDA_ERROR(cudaMemcpyAsync(activations_.batch, uploads_.data(), CudaBatchBytes(tokens),
+                                       cudaMemcpyHostToDevice, stream_.get()));
+  pass.arrays = CudaBatchAt(activations_.batch, tokens);
+  return pass;
+}
+
+absl::Status CudaTrainModel::Download(const Pass& pass, std::span<float> losses) {
+  std::fill(losses.begin(), losses.end(), 0.0f);
+  if (pass.classified > 0) {
+    RETURN_IF_CUDA_ERROR(cudaMemcpyAsync(downloads_.data(), activations_.losses,
+                                         pass.classified * sizeof(float), cudaMemcpyDeviceToHost,
+                                         stream_.get()));
+  }
+  for (CudaCommunicator* const group : {cuda_.tensor, cuda_.data}) {
+    if (group != nullptr) RETURN_IF_ERROR(group->Watch(stream_));
+  }
+  RETURN_IF_ERROR(stream_.Synchronize());
+  for (CudaCommunicator* const group : {cuda_.tensor, cuda_.data}) {
+    if (group != nullptr) RETURN_IF_ERROR(group->Check());
+  }
+  const CudaBatch from = CudaBatchAt(uploads_.data(), pass.tokens);
+  for (int64_t i = 0; i < pass.classified; ++i) losses[from.rows[i]] = downloads_.data()[i];
+  return absl::OkStatus();
+}
+
+absl::Status CudaTrainModel::Evaluate(const TrainBatch& batch, bool all, std::span<float> losses) {
+  ASSIGN_OR_RETURN(const Pass pass, Upload(batch, all, /*training=*/false, 0));
+  RETURN_IF_ERROR(Forward(pass));
+  RETURN_IF_ERROR(Classify(pass, nullptr));
+  return Download(pass, losses);
+}
+
+absl::Status CudaTrainModel::ForwardBackward(const TrainBatch& batch, uint32_t step,
+                                             std::span<float> losses) {
+  ASSIGN_OR_RETURN(const Pass pass, Upload(batch, /*all=*/false, /*training=*/true, step));
+  RETURN_IF_ERROR(Forward(pass));
+  std::byte* const dx = activations_.hidden[2];
+  RETURN_IF_CUDA_ERROR(
+      cudaMemsetAsync(dx, 0, pass.tokens * config_.hidden_size * SizeOf(type_), stream_.get()));
+  RETURN_IF_ERROR(Classify(pass, dx));
+  RETURN_IF_ERROR(Backward(pass, dx));
+  return Download(pass, losses);
+}
+
+DropoutParams CudaTrainModel::Dropout(const Pass& pass, float rate, uint32_t site) const {
+  return {pass.training ? rate : 0, options_.seed, pass.step, site, pass.batch->first_row};
+}
+
+absl::Status CudaTrainModel::AllReduce(int64_t rows, std::byte* data) {
+  if (tp_size() == 1) return absl::OkStatus();
+  const int64_t count = rows * config_.hidden_size;
+  if (type_ == ComputeType::kFloat32) {
+    return cuda_.tensor->AllReduceSum(reinterpret_cast<float*>(data), count, stream_);
+  }
+  RETURN_IF_ERROR(CudaWiden(data, count, activations_.sums, stream_.get()));
+  RETURN_IF_ERROR(cuda_.tensor->AllReduceSum(activations_.sums, count, stream_));
+  return CudaNarrow(activations_.sums, count, data, stream_.get());
+}
+
+absl::StatusOr<std::unique_ptr<TrainModel>> MakeCudaTrainModel(const TrainModelOptions& options,
+                                                               const CudaTrainOptions& cuda) {
+  return CudaTrainModel::Create(options, cuda);
+}
+
+}  // namespace hanlin

@@ -1,0 +1,165 @@
+// TrainModel on one GPU: the flow of model/train/cpu_model.h over the kernels of kernels/*/cuda,
+// everything in one stream.
+//
+//   x    = dropout(wte[token] + wpe[position])
+//   per layer:  x1 = x + dropout(att(LN1(x)) Wo^T + bo);  x' = x1 + dropout(gelu(LN2(x1) Wu^T + bu)
+//               Wd^T + bd)           each sum and the LayerNorm behind it are one kernel
+//   loss = cross-entropy(LNf(x) wte^T), a block of rows at a time; with masked positions only the
+//          rows that count are multiplied
+//
+// A micro-batch goes up by one copy from pinned memory and its losses come back by one; the host
+// waits only for these. Memory is one allocation for the largest micro-batch seen (activations.h).
+#ifndef HANLIN_MODEL_TRAIN_CUDA_CUDA_MODEL_H_
+#define HANLIN_MODEL_TRAIN_CUDA_CUDA_MODEL_H_
+
+#include <cstddef>
+#include <memory>
+
+#include "common/cuda/buffer.h"
+#include "common/cuda/device.h"
+#include "common/cuda/pinned.h"
+#include "common/cuda/stream.h"
+#include "kernels/attention/cuda/causal_attention_params.h"
+#include "kernels/gemm/cuda/train_products.h"
+#include "model/train/cuda/activations.h"
+#include "model/train/cuda/parameters.h"
+#include "model/train/cuda_train.h"
+
+namespace hanlin {
+
+class CudaTrainModel : public TrainModel {
+ public:
+  // As MakeCudaTrainModel.
+  static absl::StatusOr<std::unique_ptr<CudaTrainModel>> Create(const TrainModelOptions& options,
+                                                                const CudaTrainOptions& cuda);
+
+  const TrainModelOptions& options() const override { return options_; }
+  const ParameterLayout& layout() const override { return layout_; }
+  Range OwnedRange() const override;
+  absl::Status Evaluate(const TrainBatch& batch, bool all, std::span<float> losses) override;
+  absl::Status ForwardBackward(const TrainBatch& batch, uint32_t step,
+                               std::span<float> losses) override;
+  absl::Status ReduceGradients() override;
+  absl::StatusOr<double> GradientNorm() override;
+  absl::Status Update(double learning_rate, float gradient_scale, int64_t step) override;
+  void ZeroGradients() override;
+  absl::Status ReadState(TrainState state, int64_t begin, std::span<float> out) const override;
+  absl::Status WriteState(TrainState state, int64_t begin, std::span<const float> values) override;
+
+ private:
+  // One pass over one batch.
+  struct Pass {
+    const TrainBatch* batch;
+    int64_t tokens;
+    bool training;  // dropout, and a backward pass follows
+    uint32_t step;
+    int64_t classified;  // rows
+    CudaBatch arrays;    // on the device
+    bool whole() const { return classified == tokens; }
+  };
+  CudaTrainModel(const TrainModelOptions& options, const CudaTrainOptions& cuda);
+  absl::Status Allocate();
+
+  int tp_rank() const { return options_.tensor == nullptr ? 0 : options_.tensor->rank(); }
+  int tp_size() const { return options_.tensor == nullptr ? 1 : options_.tensor->size(); }
+  int dp_rank() const { return options_.data == nullptr ? 0 : options_.data->rank(); }
+  int dp_size() const { return options_.data == nullptr ? 1 : options_.data->size(); }
+  float* Gradient(TensorId id) const { return gradients_.data() + layout_.Of(id).offset; }
+  DropoutParams Dropout(const Pass& pass, float rate, uint32_t site) const;
+  // Sums [rows, hidden] of `type` over the tensor-parallel ranks.
+  absl::Status AllReduce(int64_t rows, std::byte* data);
+
+  // cuda_model.cc: memory and batch.
+  absl::Status Prepare(int64_t sequences, int64_t length, bool keep);
+  absl::StatusOr<Pass> Upload(const TrainBatch& batch, bool all, bool training, uint32_t step);
+  absl::Status Download(const Pass& pass, std::span<float> losses);
+
+  // layers.cc
+  absl::Status Forward(const Pass& pass);
+  absl::Status EmbedForward(const Pass& pass, std::byte* x);
+  // From LN1(x) to the MLP's product without its bias, in `product`; null: not that product.
+  absl::Status LayerForward(const Pass& pass, int layer, const CudaLayerActivations& a,
+                            std::byte* product);
+  CudaCausalAttentionParams AttentionParams(const Pass& pass, int layer,
+                                            const CudaLayerActivations& a) const;
+  absl::Status GeluForward(const Pass& pass, const CudaLayerActivations& a);
+  // A LayerNorm: of which layer, from what, to what.
+  struct Norm {
+    TensorId weight;
+    TensorId bias;
+    std::byte* x;
+    float* mean;
+    float* rstd;
+    std::byte* y;
+  };
+  static Norm Norm1(int layer, const CudaLayerActivations& a);
+  static Norm Norm2(int layer, const CudaLayerActivations& a);
+  Norm FinalNorm() const;
+  // y = LN(x), with a product before it: x = base + dropout(product + bias).
+  struct Addition {
+    const std::byte* product;
+    TensorId bias;
+    uint32_t site;
+    const std::byte* base;
+  };
+  absl::Status NormForward(const Pass& pass, const Norm& norm, const Addition* addition);
+  // y = x W^T (+ b)
+  absl::Status Linear(int64_t rows, const std::byte* x, TensorId weight, const void* bias,
+                      std::byte* y);
+
+  // backward.cc
+  // dx: gradient of the final LayerNorm's input, becomes that of the embedding's output.
+  absl::Status Backward(const Pass& pass, std::byte* dx);
+  absl::Status MlpBackward(const Pass& pass, int layer, const CudaLayerActivations& a,
+                           std::byte* dx);
+  absl::Status AttentionBackward(const Pass& pass, int layer, const CudaLayerActivations& a,
+                                 std::byte* dx);
+  absl::Status EmbedBackward(const Pass& pass, std::byte* dx);
+  // dx += the norm's backward pass of dy
+  absl::Status NormBackward(const Pass& pass, const Norm& norm, const std::byte* dy, std::byte* dx);
+  // The gradient of a product whose sum with the residual has the gradient dx: dx itself where
+  // there is no dropout. Adds the bias's gradient.
+  absl::StatusOr<const std::byte*> ProductGradient(const Pass& pass, const std::byte* dx,
+                                                   uint32_t site, TensorId bias);
+  absl::Status AddBiasGradient(const Pass& pass, const std::byte* dy, TensorId bias);
+  // dW += dy^T x, then dx = dy W; dx may be x.
+  absl::Status LinearBackward(int64_t rows, const std::byte* dy, const std::byte* x,
+                              TensorId weight, std::byte* dx);
+
+  // classifier.cc: losses of the classified rows, and with `dx` the gradient of the final
+  // LayerNorm's input added to it.
+  absl::Status Classify(const Pass& pass, std::byte* dx);
+  // Classified rows [begin, begin + rows), whose outputs of the final LayerNorm are h; with
+  // `backward` these become their gradients.
+  absl::Status ClassifyRows(const Pass& pass, int64_t begin, int64_t rows, std::byte* h,
+                            bool backward);
+
+  // state.cc
+  absl::Status CheckRange(TrainState state, int64_t begin, size_t count) const;
+  // Of gradients and moments.
+  float* StateAt(TrainState state, int64_t begin) const;
+  // The parts of ZeRO's ranks to all of them.
+  absl::Status GatherParameters();
+
+  const TrainModelOptions options_;
+  const CudaTrainOptions cuda_;
+  const ModelConfig& config_;
+  const ComputeType type_;
+  const ParameterLayout layout_;
+  CudaDevice device_;
+  CudaStream stream_;
+  std::unique_ptr<CudaTrainProducts> products_;
+  CudaParameters parameters_;
+  DeviceBuffer<float> gradients_;
+  DeviceBuffer<float> moment1_, moment2_;  // of OwnedRange
+  DeviceBuffer<double> squares_;           // parts of a sum of squares, then two sums
+  PinnedBuffer<double> sums_;              // [2]
+  DeviceBuffer<std::byte> memory_;         // of activations_
+  CudaActivations activations_;
+  PinnedBuffer<std::byte> uploads_;
+  PinnedBuffer<float> downloads_;
+};
+
+}  // namespace hanlin
+
+#endif  // HANLIN_MODEL_TRAIN_CUDA_CUDA_MODEL_H_

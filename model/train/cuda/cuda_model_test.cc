@@ -1,0 +1,161 @@
+// What bf16 on a GPU adds to the tests of model/train: near to fp32, the same bits on a rerun and
+// with recomputation, the master weights as they were written, and memory as planned.
+#include "model/train/cuda/cuda_model.h"
+
+#include <cmath>
+
+#include "common/cuda/testing.h"
+#include "model/train/cuda/memory.h"
+#include "model/train/testing.h"
+
+namespace hanlin {
+namespace {
+
+using testing::RandomBatch;
+using testing::ReadAll;
+using testing::SmallConfig;
+
+// Heads of the tensor cores' attention.
+ModelConfig MediumConfig(int head_dim) {
+  ModelConfig config = SmallConfig();
+  config.vocab_size = 200;
+  config.num_heads = 2;
+  config.head_dim = head_dim;
+  config.hidden_size = 2 * head_dim;
+  config.ffn_size = 8 * head_dim;
+  config.max_positions = 160;
+  return config;
+}
+
+std::unique_ptr<TrainModel> Load(absl::StatusOr<std::unique_ptr<TrainModel>> model) {
+  EXPECT_OK(model.status());
+  EXPECT_OK(LoadParameters(*Checkpoint::Random((*model)->options().config, 3), **model));
+  return *std::move(model);
+}
+
+struct Outcome {
+  std::vector<float> losses, gradients, parameters;
+};
+
+// Three steps of one micro-batch each; the gradients are the first step's.
+Outcome ThreeSteps(TrainModel& model, int64_t masked) {
+  Outcome outcome;
+  for (uint32_t step = 0; step < 3; ++step) {
+    const TrainBatch batch = RandomBatch(model.options().config, 3, 150, masked, step);
+    std::vector<float> losses(batch.tokens.size());
+    model.ZeroGradients();
+    EXPECT_OK(model.ForwardBackward(batch, step, losses));
+    EXPECT_OK(model.ReduceGradients());
+    outcome.losses.insert(outcome.losses.end(), losses.begin(), losses.end());
+    if (step == 0) outcome.gradients = ReadAll(model, TrainState::kGradients);
+    EXPECT_OK(model.Update(1e-3, 1.0f, step + 1));
+  }
+  outcome.parameters = ReadAll(model, TrainState::kParameters);
+  return outcome;
+}
+
+double Cosine(const float* a, const float* b, int64_t count) {
+  double product = 0, squares_a = 0, squares_b = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    product += double{a[i]} * b[i];
+    squares_a += double{a[i]} * a[i];
+    squares_b += double{b[i]} * b[i];
+  }
+  return product / std::sqrt(squares_a * squares_b);
+}
+
+TrainModelOptions WithDropout(const ModelConfig& config) {
+  TrainModelOptions options = {.config = config};
+  options.dropout = {0.1f, 0.1f, 0.1f};
+  options.seed = 5;
+  options.weight_decay.assign(AllTensors(config).size(), 0.01f);
+  return options;
+}
+
+using CudaTrainModelTest = GpuTest;
+
+TEST_F(CudaTrainModelTest, Bf16IsNearToTheCpuInFp32) {
+  ThreadPool pool(2);
+  for (const int head_dim : {16, 64, 80, 128}) {
+    for (const int64_t masked : {0, 40}) {
+      const TrainModelOptions options = WithDropout(MediumConfig(head_dim));
+      const auto on_cpu = Load(MakeCpuTrainModel(options, pool));
+      const auto on_gpu = Load(MakeCudaTrainModel(options, {}));
+      const Outcome want = ThreeSteps(*on_cpu, masked);
+      const Outcome got = ThreeSteps(*on_gpu, masked);
+      for (size_t i = 0; i < want.losses.size(); ++i) {
+        ASSERT_NEAR(got.losses[i], want.losses[i], 0.05) << "heads of " << head_dim << ", " << i;
+      }
+      for (const ParameterSlot& slot : on_cpu->layout().slots()) {
+        // The gradient of keys' biases is zero but for rounding.
+        if (slot.id.role == TensorRole::kQkvBias) continue;
+        EXPECT_GT(Cosine(got.gradients.data() + slot.offset, want.gradients.data() + slot.offset,
+                         slot.shape.size()),
+                  0.995)
+            << "heads of " << head_dim << ", " << ToString(slot.id);
+      }
+    }
+  }
+}
+
+TEST_F(CudaTrainModelTest, RerunsAndRecomputationChangeNoBitOfBf16) {
+  for (const int head_dim : {64, 80}) {
+    TrainModelOptions options = WithDropout(MediumConfig(head_dim));
+    const Outcome want = ThreeSteps(*Load(MakeCudaTrainModel(options, {})), 40);
+    for (const Recompute recompute : {Recompute::kNone, Recompute::kSelective, Recompute::kFull}) {
+      options.recompute = recompute;
+      const Outcome got = ThreeSteps(*Load(MakeCudaTrainModel(options, {})), 40);
+      EXPECT_EQ(got.losses, want.losses);
+      EXPECT_EQ(got.gradients, want.gradients);
+      EXPECT_EQ(got.parameters, want.parameters);
+    }
+  }
+}
+
+TEST_F(CudaTrainModelTest, MasterWeightsKeepEveryBit) {
+  const auto model = Load(MakeCudaTrainModel({.config = SmallConfig()}, {}));
+  std::vector<float> values(model->layout().size());
+  uint32_t bits = 1;
+  for (float& value : values) {
+    bits = bits * 1664525u + 1013904223u;
+    value = static_cast<float>(bits) * 0x1p-31f - 1.0f;
+  }
+  ASSERT_OK(model->WriteState(TrainState::kParameters, 0, values));
+  EXPECT_EQ(ReadAll(*model, TrainState::kParameters), values);
+}
+
+TEST_F(CudaTrainModelTest, TakesTheMemoryThatWasPlanned) {
+  TrainModelOptions options = {.config = MediumConfig(64)};
+  options.config.num_layers = 6;
+  options.config.vocab_size = 40000;
+  options.recompute = Recompute::kFull;
+  size_t before = 0, after = 0, total = 0;
+  ASSERT_EQ(cudaMemGetInfo(&before, &total), cudaSuccess);
+  const auto model = Load(MakeCudaTrainModel(options, {}));
+  const TrainBatch batch = RandomBatch(options.config, 64, 150, 0, 1);
+  std::vector<float> losses(batch.tokens.size());
+  ASSERT_OK(model->ForwardBackward(batch, 0, losses));
+  ASSERT_EQ(cudaMemGetInfo(&after, &total), cudaSuccess);
+  const CudaTrainMemory plan =
+      PlanCudaTrainMemory(options, ComputeType::kBFloat16, batch.sequences, batch.length);
+  // The driver rounds allocations up to 2 MiB and loads code.
+  constexpr double kSlack = 300e6;
+  EXPECT_NEAR(static_cast<double>(before - after), static_cast<double>(plan.total()), kSlack);
+}
+
+// 16 bytes a parameter and what one layer needs: what the largest model that is trained on one
+// device of 46 GB leaves room for.
+TEST(CudaTrainMemoryTest, LargestModelWithFullRecomputation) {
+  TrainModelOptions options = {.config = Preset("2.7B").value()};
+  options.recompute = Recompute::kFull;
+  const CudaTrainMemory plan = PlanCudaTrainMemory(options, ComputeType::kBFloat16, 4, 1024);
+  const ParameterLayout layout(options.config, 1);
+  EXPECT_EQ(plan.master + plan.gradients + plan.moments, 16 * static_cast<uint64_t>(layout.size()));
+  EXPECT_LT(plan.total(), 45'000'000'000);
+  options.recompute = Recompute::kNone;
+  EXPECT_GT(PlanCudaTrainMemory(options, ComputeType::kBFloat16, 4, 1024).activations,
+            4 * plan.activations);
+}
+
+}  // namespace
+}  // namespace hanlin

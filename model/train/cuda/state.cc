@@ -1,0 +1,164 @@
+// Gradients after the backward pass, the optimizer's step, and host copies: the part of
+// cuda_model.h that works on the flat arrays.
+#include <algorithm>
+#include <cmath>
+
+#include "common/cuda/status.h"
+#include "kernels/optim/cuda/adamw.h"
+#include "model/comm/nccl/cuda_communicator.h"
+#include "model/train/collectives.h"
+#include "model/train/cuda/cuda_model.h"
+#include "model/train/cuda/memory.h"
+
+namespace hanlin {
+namespace {
+
+// Calls `work(begin, end, first)` for runs of neighbouring slots that `same` joins to one another;
+// `first` is the first slot's index. The gaps between slots are zeros and may be worked on.
+template <typename Same, typename Work>
+absl::Status ForRuns(const ParameterLayout& layout, Same&& same, Work&& work) {
+  const auto& slots = layout.slots();
+  for (size_t i = 0, next = 0; i < slots.size(); i = next) {
+    for (next = i + 1; next < slots.size() && same(i, next);) ++next;
+    const int64_t end = next < slots.size() ? slots[next].offset : layout.size();
+    RETURN_IF_ERROR(work(slots[i].offset, end, i));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+TrainModel::Range CudaTrainModel::OwnedRange() const {
+  return hanlin::OwnedRange(options_, layout_);
+}
+
+void CudaTrainModel::ZeroGradients() {
+  // An error here is one of an earlier kernel, which the next call that reports will meet.
+  cudaMemsetAsync(gradients_.data(), 0, layout_.size() * sizeof(float), stream_.get());
+}
+
+absl::Status CudaTrainModel::ReduceGradients() {
+  for (size_t i = 0; i < options_.frozen.size(); ++i) {
+    const ParameterSlot& slot = layout_.slots()[i];
+    if (!options_.frozen[i]) continue;
+    RETURN_IF_CUDA_ERROR(cudaMemsetAsync(gradients_.data() + slot.offset, 0,
+                                         slot.shape.size() * sizeof(float), stream_.get()));
+  }
+  if (dp_size() == 1) return absl::OkStatus();
+  RETURN_IF_ERROR(cuda_.data->AllReduceSum(gradients_.data(), layout_.size(), stream_));
+  return cuda_.data->Watch(stream_);
+}
+
+absl::StatusOr<double> CudaTrainModel::GradientNorm() {
+  // Of tensors that every rank holds, and of slices.
+  double* const sums = squares_.data() + kSquareParts;
+  RETURN_IF_CUDA_ERROR(cudaMemsetAsync(sums, 0, 2 * sizeof(double), stream_.get()));
+  const auto& slots = layout_.slots();
+  RETURN_IF_ERROR(ForRuns(
+      layout_,
+      [&](size_t a, size_t b) { return tp_size() == 1 || slots[a].sharded == slots[b].sharded; },
+      [&](int64_t begin, int64_t end, size_t first) {
+        return CudaSumOfSquares(gradients_.data() + begin, end - begin, /*add=*/true,
+                                squares_.data(), sums + (slots[first].sharded ? 1 : 0),
+                                stream_.get());
+      }));
+  RETURN_IF_CUDA_ERROR(cudaMemcpyAsync(sums_.data(), sums, 2 * sizeof(double),
+                                       cudaMemcpyDeviceToHost, stream_.get()));
+  RETURN_IF_ERROR(stream_.Synchronize());
+  if (cuda_.data != nullptr) RETURN_IF_ERROR(cuda_.data->Check());
+  double sharded = sums_.data()[1];
+  RETURN_IF_ERROR(SumOverRanks(options_.tensor, {&sharded, 1}));
+  return std::sqrt(sums_.data()[0] + sharded);
+}
+
+absl::Status CudaTrainModel::Update(double learning_rate, float gradient_scale, int64_t step) {
+  const Range owned = OwnedRange();
+  const auto frozen = [&](size_t i) { return !options_.frozen.empty() && options_.frozen[i]; };
+  const auto decay = [&](size_t i) {
+    return options_.weight_decay.empty() ? 0.0f : options_.weight_decay[i];
+  };
+  AdamWParams numbers = {.gradient_scale = gradient_scale, .learning_rate = learning_rate};
+  numbers.beta1 = options_.adamw.beta1;
+  numbers.beta2 = options_.adamw.beta2;
+  numbers.epsilon = options_.adamw.epsilon;
+  numbers.step = step;
+  RETURN_IF_ERROR(ForRuns(
+      layout_, [&](size_t a, size_t b) { return frozen(a) == frozen(b) && decay(a) == decay(b); },
+      [&](int64_t begin, int64_t end, size_t first) {
+        begin = std::max(begin, owned.begin);
+        end = std::min(end, owned.end);
+        if (begin >= end || frozen(first)) return absl::OkStatus();
+        numbers.weight_decay = decay(first);
+        CudaAdamWArrays arrays = {.count = end - begin};
+        if (type_ == ComputeType::kFloat32) {
+          arrays.parameters = parameters_.floats() + begin;
+        } else {
+          arrays.high = parameters_.high() + begin;
+          arrays.low = parameters_.low() + begin;
+        }
+        arrays.gradients = gradients_.data() + begin;
+        arrays.m = moment1_.data() + (begin - owned.begin);
+        arrays.v = moment2_.data() + (begin - owned.begin);
+        return CudaAdamW(arrays, numbers, stream_.get());
+      }));
+  RETURN_IF_ERROR(GatherParameters());
+  return parameters_.Refresh(stream_);
+}
+
+absl::Status CudaTrainModel::GatherParameters() {
+  if (!options_.zero || dp_size() == 1) return absl::OkStatus();
+  const Range owned = OwnedRange();
+  for (int64_t begin = 0; begin < layout_.size(); begin += CudaParameters::kPart) {
+    const int64_t end = std::min(begin + CudaParameters::kPart, layout_.size());
+    ASSIGN_OR_RETURN(float* const part, parameters_.Load(begin, end - begin, stream_));
+    // Everyone's part beside zeros: the sum is a gathering.
+    const auto clear = [&](int64_t from, int64_t to) {
+      from = std::max(from, begin);
+      to = std::min(to, end);
+      if (from >= to) return absl::OkStatus();
+      return CudaStatus(
+          cudaMemsetAsync(part + (from - begin), 0, (to - from) * sizeof(float), stream_.get()),
+          "clearing of others' weights");
+    };
+    RETURN_IF_ERROR(clear(0, owned.begin));
+    RETURN_IF_ERROR(clear(owned.end, layout_.size()));
+    RETURN_IF_ERROR(cuda_.data->AllReduceSum(part, end - begin, stream_));
+    RETURN_IF_ERROR(parameters_.Store(begin, end - begin, stream_));
+  }
+  return cuda_.data->Watch(stream_);
+}
+
+absl::Status CudaTrainModel::CheckRange(TrainState state, int64_t begin, size_t count) const {
+  const bool moment = state == TrainState::kMoment1 || state == TrainState::kMoment2;
+  const Range held = moment ? OwnedRange() : Range{0, layout_.size()};
+  if (begin < held.begin || begin + static_cast<int64_t>(count) > held.end) {
+    return Internal("elements [{}, {}) are not on this rank", begin, begin + count);
+  }
+  return absl::OkStatus();
+}
+
+float* CudaTrainModel::StateAt(TrainState state, int64_t begin) const {
+  if (state == TrainState::kGradients) return gradients_.data() + begin;
+  const DeviceBuffer<float>& moment = state == TrainState::kMoment1 ? moment1_ : moment2_;
+  return moment.data() + (begin - OwnedRange().begin);
+}
+
+absl::Status CudaTrainModel::ReadState(TrainState state, int64_t begin,
+                                       std::span<float> out) const {
+  RETURN_IF_ERROR(CheckRange(state, begin, out.size()));
+  if (state == TrainState::kParameters) return parameters_.Read(begin, out, stream_);
+  RETURN_IF_CUDA_ERROR(cudaMemcpyAsync(out.data(), StateAt(state, begin), out.size_bytes(),
+                                       cudaMemcpyDeviceToHost, stream_.get()));
+  return stream_.Synchronize();
+}
+
+absl::Status CudaTrainModel::WriteState(TrainState state, int64_t begin,
+                                        std::span<const float> values) {
+  RETURN_IF_ERROR(CheckRange(state, begin, values.size()));
+  if (state == TrainState::kParameters) return parameters_.Write(begin, values, stream_);
+  RETURN_IF_CUDA_ERROR(cudaMemcpyAsync(StateAt(state, begin), values.data(), values.size_bytes(),
+                                       cudaMemcpyHostToDevice, stream_.get()));
+  return stream_.Synchronize();
+}
+
+}  // namespace hanlin

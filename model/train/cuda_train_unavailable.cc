@@ -1,0 +1,12 @@
+// See cuda_train.h: of a build without CUDA.
+#include "model/train/cuda_train.h"
+
+namespace hanlin {
+
+absl::StatusOr<std::unique_ptr<TrainModel>> MakeCudaTrainModel(const TrainModelOptions&,
+                                                               const CudaTrainOptions&) {
+  return absl::FailedPreconditionError(
+      "the device is cuda, but this program was built without CUDA");
+}
+
+}  // namespace hanlin

@@ -1,0 +1,13 @@
+// See testing.h: models on the CPU.
+#include "model/train/testing.h"
+
+namespace hanlin::testing {
+
+const bool kTestsGroups = true;
+
+absl::StatusOr<std::unique_ptr<TrainModel>> MakeTestedModel(const TrainModelOptions& options,
+                                                            ThreadPool& pool) {
+  return MakeCpuTrainModel(options, pool);
+}
+
+}  // namespace hanlin::testing
