@@ -8,7 +8,8 @@
 // a copy with instructions that the machine lacks.
 //
 // Fma may round twice in the portable form; FusedFma never does. All other operations give the same
-// bits in every form, except DotPair (the order inside a pair) and the horizontal sums.
+// bits in every form, except DotPair (the order inside a pair) and the horizontal sums;
+// denormals may count as zeros in DotPair, ZipPairs and JoinPairs.
 #ifndef HANLIN_KERNELS_BASE_SIMD_H_
 #define HANLIN_KERNELS_BASE_SIMD_H_
 
@@ -42,6 +43,27 @@ HANLIN_KERNEL_INLINE void StoreFirst(BFloat16* p, F v, int n) {
   Store(buffer, v);
   for (int i = 0; i < n; ++i) p[i] = buffer[i];
 }
+
+#if !defined(HANLIN_SIMD_AVX512BF16)  // which has instructions for them
+// Pair i: even's lane i before odd's, rounded to bf16.
+HANLIN_KERNEL_INLINE I ZipPairs(F even, F odd) {
+  BFloat16 first[kLanes], second[kLanes];
+  Store(first, even);
+  Store(second, odd);
+  uint32_t pairs[kLanes];
+  for (int i = 0; i < kLanes; ++i) {
+    pairs[i] = first[i].bits | static_cast<uint32_t>(second[i].bits) << 16;
+  }
+  return LoadI(pairs);
+}
+// The lanes of `first` as 8 pairs, behind them those of `second`, rounded to bf16.
+HANLIN_KERNEL_INLINE I JoinPairs(F first, F second) {
+  BFloat16 values[2 * kLanes];
+  Store(values, first);
+  Store(values + kLanes, second);
+  return LoadPairs(values);
+}
+#endif
 
 }  // namespace hanlin::HANLIN_SIMD_NAMESPACE
 

@@ -84,6 +84,14 @@ HANLIN_KERNEL_INLINE I LoadPairs(const BFloat16* p) { return _mm512_loadu_si512(
 HANLIN_KERNEL_INLINE F DotPair(I w, I x, F acc) {
   return _mm512_dpbf16_ps(acc, reinterpret_cast<__m512bh>(w), reinterpret_cast<__m512bh>(x));
 }
+HANLIN_KERNEL_INLINE I JoinPairs(F first, F second) {
+  return reinterpret_cast<I>(_mm512_cvtne2ps_pbh(second, first));
+}
+HANLIN_KERNEL_INLINE I ZipPairs(F even, F odd) {
+  const I order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23,
+                                   7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+  return _mm512_permutexvar_epi16(order, JoinPairs(even, odd));
+}
 #else
 HANLIN_KERNEL_INLINE F DotPair(I w, I x, F acc) {
   const I upper = _mm512_set1_epi32(static_cast<int>(0xffff0000u));

@@ -7,6 +7,7 @@
 #include "kernels/base/simd.h"
 #include "kernels/base/simd_math.h"
 #include "kernels/gemm/cpu/linear_kernels.h"
+#include "kernels/gemm/cpu/step.h"
 
 namespace hanlin::HANLIN_SIMD_NAMESPACE {
 namespace {
@@ -17,33 +18,6 @@ constexpr int64_t kBlockRows = 192;  // rows whose accumulators are parked at on
 constexpr int kMaxPanels = 4;
 constexpr int64_t kPrefetchSteps =
     24;  // 1.5 KiB ahead, for rows that stream weights from memory once
-
-// One step of k reads 64 bytes of a panel: one k in fp32, a pair of k in bf16.
-template <typename T>
-struct Step;
-template <>
-struct Step<float> {
-  static constexpr int64_t kK = 1;
-  using Operand = F;
-  HANLIN_KERNEL_INLINE F Weights(const float* p) { return Load(p); }
-  HANLIN_KERNEL_INLINE F Broadcast(const float* p) { return Set1(*p); }
-  HANLIN_KERNEL_INLINE F BroadcastLast(const float* p) { return Set1(*p); }
-  HANLIN_KERNEL_INLINE F Dot(F w, F x, F acc) { return Fma(w, x, acc); }
-};
-template <>
-struct Step<BFloat16> {
-  static constexpr int64_t kK = 2;
-  using Operand = I;
-  HANLIN_KERNEL_INLINE I Weights(const BFloat16* p) { return LoadPairs(p); }
-  HANLIN_KERNEL_INLINE I Broadcast(const BFloat16* p) {
-    uint32_t pair;
-    memcpy(&pair, p, sizeof(pair));
-    return SetI(pair);
-  }
-  // An odd k ends with half a pair.
-  HANLIN_KERNEL_INLINE I BroadcastLast(const BFloat16* p) { return SetI(p->bits); }
-  HANLIN_KERNEL_INLINE F Dot(I w, I x, F acc) { return DotPair(w, x, acc); }
-};
 
 // The part of a task that one call of a tile works on.
 struct TileArgs {

@@ -1,5 +1,6 @@
-// Blocking of matmul.h: op(b) is packed kMatMulDepth x kColumnBlock at a time and shared by all
-// threads, which then take (row block, panel) pairs.
+// Blocking of matmul.h. For every block of k, what needs it of a is packed, then kColumnBlock
+// columns of b at a time; all threads share both and take (row block, panel) pairs. The blocks
+// change no bit, because accumulators wait in c as the fp32 numbers they are.
 #include "kernels/gemm/cpu/matmul.h"
 
 #include <algorithm>
@@ -11,51 +12,159 @@
 namespace hanlin {
 namespace {
 
-constexpr int64_t kColumnBlock = 1024;  // 1 MiB of packed b
-constexpr int64_t kRowBlock = 96;       // 96 KiB of a beside a panel of 64 KiB: the L2 cache
+constexpr int64_t kColumnBlock = 1024;  // 1.25 MiB of packed b
+constexpr int64_t kRowBlock = 96;       // 120 KiB of a beside a panel of 80 KiB: the L2 cache
 
 int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// `loop(count, body)` runs body(begin, end, thread) over [0, count).
+// Room for `count` elements of 32 bits, on a cache line, so that no vector crosses one.
+template <typename T>
+T* Reserve(std::vector<float>& buffer, int64_t count) {
+  constexpr uintptr_t kLine = 64;
+  const size_t size = count + kLine / sizeof(float);
+  if (buffer.size() < size) buffer = std::vector<float>(size);
+  const auto address = reinterpret_cast<uintptr_t>(buffer.data());
+  return reinterpret_cast<T*>((address + kLine - 1) / kLine * kLine);
+}
+
+template <typename T>
+class Product {
+ public:
+  explicit Product(const MatMulParams& p)
+      : p_(p),
+        row_blocks_(CeilDiv(p.m, kRowBlock)),
+        tiles_(CeilDiv(p.m, kernels_.tile_rows)),
+        pack_a_(p.a_transposed || kBf16) {
+    // Blocks of equal depth; the middle of a pair is no place to cut.
+    depth_ = CeilDiv(CeilDiv(p.k, kK), std::max<int64_t>(1, CeilDiv(p.k, kMatMulDepth * kK)));
+    depth_ = std::max<int64_t>(1, depth_) * kK;
+    // A row of packed a ends with a whole vector, and so does a packed block of rows.
+    a_width_ = CeilDiv(depth_, 2 * kLanes) * 2 * kLanes / kK;
+  }
+
+  // `loop(count, body)` runs body(begin, end, thread) over [0, count).
+  template <typename Loop>
+  void Run(Loop loop) {
+    thread_local std::vector<float> room_a, room_b;
+    if (pack_a_) a_ = Reserve<T>(room_a, (p_.m + row_blocks_ * kLanes) * a_width_);
+    b_ = Reserve<T>(room_b, kColumnBlock * kMatMulDepth);
+    // k = 0 still writes c: the bias, or zeros.
+    for (k_ = 0; k_ == 0 || k_ < p_.k; k_ += depth_) {
+      for (n_ = 0; n_ < p_.n; n_ += kColumnBlock) {
+        const int64_t panels = CeilDiv(std::min(kColumnBlock, p_.n - n_), width());
+        const int64_t blocks_of_a = pack_a_ && n_ == 0 ? row_blocks_ : 0;
+        loop(blocks_of_a + panels, [&](int64_t begin, int64_t end, int) {
+          for (int64_t i = begin; i < end; ++i) {
+            if (i < blocks_of_a) {
+              PackA(i);
+            } else {
+              PackB(i - blocks_of_a);
+            }
+          }
+        });
+        loop(row_blocks_ * panels, [&](int64_t begin, int64_t end, int) {
+          for (int64_t i = begin; i < end; ++i) Multiply(i / panels, i % panels);
+        });
+      }
+    }
+  }
+
+ private:
+  static constexpr bool kBf16 = std::is_same_v<T, BFloat16>;
+  static constexpr int64_t kK = kBf16 ? 2 : 1;  // elements of a step
+  static constexpr int64_t kLanes = 16;
+
+  static const MatMulKernelsOf<T>& Of(const MatMulKernels& kernels) {
+    if constexpr (kBf16) {
+      return kernels.bfloat16;
+    } else {
+      return kernels.float32;
+    }
+  }
+
+  int64_t width() const { return kernels_.width; }
+  int64_t depth() const { return std::min(depth_, p_.k - k_); }
+
+  // Rows [RowBegin(block), RowBegin(block + 1)): whole tiles, as equal as can be.
+  int64_t RowBegin(int64_t block) const {
+    return std::min(p_.m, tiles_ * block / row_blocks_ * kernels_.tile_rows);
+  }
+  // Packed a: [rows][a_width_] steps, or [steps][rows, rounded up] when a is transposed.
+  T* PackedA(int64_t block) const {
+    return a_ + (RowBegin(block) + block * kLanes) * a_width_ * kK;
+  }
+  int64_t PackedRows(int64_t block) const {
+    return CeilDiv(RowBegin(block + 1) - RowBegin(block), kLanes) * kLanes;
+  }
+  T* Panel(int64_t panel) const { return b_ + panel * width() * kMatMulDepth * kK; }
+
+  void PackA(int64_t block) const {
+    const int64_t begin = RowBegin(block), end = RowBegin(block + 1);
+    if (p_.a_transposed) {
+      Of(kernels_).pack_k({depth(), end - begin, p_.a + k_ * p_.a_stride + begin, p_.a_stride,
+                           PackedRows(block), PackedA(block)});
+      return;
+    }
+    if constexpr (kBf16) {
+      for (int64_t row = begin; row < end; ++row) {
+        kernels_.round(p_.a + row * p_.a_stride + k_, depth(),
+                       PackedA(block) + (row - begin) * a_width_ * kK);
+      }
+    }
+  }
+
+  void PackB(int64_t panel) const {
+    const int64_t column = n_ + panel * width();
+    const int64_t columns = std::min(width(), p_.n - column);
+    if (p_.b_transposed) {
+      Of(kernels_).pack_lines(
+          {depth(), columns, p_.b + column * p_.b_stride + k_, p_.b_stride, width(), Panel(panel)});
+    } else {
+      Of(kernels_).pack_k(
+          {depth(), columns, p_.b + k_ * p_.b_stride + column, p_.b_stride, width(), Panel(panel)});
+    }
+  }
+
+  void Multiply(int64_t block, int64_t panel) const {
+    const int64_t row = RowBegin(block);
+    const int64_t column = n_ + panel * width();
+    const bool last = k_ + depth_ >= p_.k;
+    MatMulBlock<T> b = {.rows = RowBegin(block + 1) - row};
+    b.columns = std::min(width(), p_.n - column);
+    b.steps = CeilDiv(depth(), kK);
+    if (pack_a_) {
+      b.a = PackedA(block);
+      b.a_row = p_.a_transposed ? kK : a_width_ * kK;
+      b.a_step = p_.a_transposed ? PackedRows(block) * kK : kK;
+    } else if constexpr (!kBf16) {
+      b.a = p_.a + row * p_.a_stride + k_;
+      b.a_row = p_.a_stride;
+      b.a_step = 1;
+    }
+    b.b = Panel(panel);
+    b.bias = last && p_.bias != nullptr ? p_.bias + column : nullptr;
+    b.accumulate = p_.accumulate || k_ > 0;
+    b.c = p_.c + row * p_.c_stride + column;
+    b.c_stride = p_.c_stride;
+    Of(kernels_).block(b);
+  }
+
+  const MatMulParams& p_;
+  const MatMulKernels& kernels_ = HANLIN_ACTIVE_KERNELS(kMatMulKernels);
+  const int64_t row_blocks_, tiles_;
+  const bool pack_a_;
+  int64_t depth_, a_width_;
+  T* a_ = nullptr;
+  T* b_ = nullptr;
+  int64_t k_ = 0, n_ = 0;  // of the block at hand
+};
+
 template <typename Loop>
 void Run(const MatMulParams& p, Loop loop) {
-  const MatMulKernels& kernels = HANLIN_ACTIVE_KERNELS(kMatMulKernels);
-  thread_local std::vector<float> packed_b;
-  packed_b.resize(kColumnBlock * kMatMulDepth);
-  float* const packed = packed_b.data();
-  const int64_t width = kernels.width;
-  const int64_t row_blocks = CeilDiv(p.m, kRowBlock);
-  for (int64_t n = 0; n < p.n; n += kColumnBlock) {
-    const int64_t columns = std::min(kColumnBlock, p.n - n);
-    const int64_t panels = CeilDiv(columns, width);
-    // k = 0 still writes c: the bias, or zeros.
-    for (int64_t k = 0; k == 0 || k < p.k; k += kMatMulDepth) {
-      const int64_t depth = std::min(kMatMulDepth, p.k - k);
-      const bool last = k + depth >= p.k;
-      loop(panels, [&](int64_t begin, int64_t end, int) {
-        for (int64_t i = begin; i < end; ++i) {
-          const int64_t column = n + i * width;
-          const int64_t row_stride = p.b_transposed ? 1 : p.b_stride;
-          const int64_t column_stride = p.b_transposed ? p.b_stride : 1;
-          kernels.pack({depth, std::min(width, n + columns - column),
-                        p.b + k * row_stride + column * column_stride, row_stride, column_stride,
-                        packed + i * kMatMulDepth * width});
-        }
-      });
-      loop(row_blocks * panels, [&](int64_t begin, int64_t end, int) {
-        for (int64_t i = begin; i < end; ++i) {
-          const int64_t row = i / panels * kRowBlock;
-          const int64_t column = n + i % panels * width;
-          const int64_t a_row = p.a_transposed ? 1 : p.a_stride;
-          const int64_t a_column = p.a_transposed ? p.a_stride : 1;
-          kernels.block({std::min(kRowBlock, p.m - row), std::min(width, n + columns - column),
-                         depth, p.a + row * a_row + k * a_column, a_row, a_column,
-                         packed + i % panels * kMatMulDepth * width,
-                         last && p.bias != nullptr ? p.bias + column : nullptr,
-                         p.accumulate || k > 0, p.c + row * p.c_stride + column, p.c_stride});
-        }
-      });
-    }
+  if (p.type == ComputeType::kBFloat16) {
+    Product<BFloat16>(p).Run(loop);
+  } else {
+    Product<float>(p).Run(loop);
   }
 }
 

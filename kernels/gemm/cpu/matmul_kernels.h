@@ -1,4 +1,5 @@
-// The block kernels behind matmul.h.
+// The block and packing kernels behind matmul.h. T is float or BFloat16, a step one k in fp32 and a
+// pair of k in bf16: 32 bits an element either way.
 #ifndef HANLIN_KERNELS_GEMM_CPU_MATMUL_KERNELS_H_
 #define HANLIN_KERNELS_GEMM_CPU_MATMUL_KERNELS_H_
 
@@ -8,34 +9,47 @@
 namespace hanlin {
 
 // `rows` rows of c times one panel of up to `width` columns, over one block of k.
+template <typename T>
 struct MatMulBlock {
   int64_t rows;
   int64_t columns;  // of the panel, <= width
-  int64_t k;
-  const float* a;  // element (row, k) at a[row * a_row + k * a_column]
+  int64_t steps;
+  const T* a;  // the step of a row at a[row * a_row + step * a_step]
   int64_t a_row;
-  int64_t a_column;
-  const float* b;  // [k][width], zeros behind the last column
+  int64_t a_step;
+  const T* b;  // [steps][width], zeros behind the last column
   const float* bias;
   bool accumulate;
   float* c;
   int64_t c_stride;
 };
 
-// Element (k, column) of op(b) at b[k * b_row + column * b_column], to panel[k][width].
+// To panel[steps][width] with zeros behind the last line; a line is a row of op(a) or a column of
+// op(b).
+template <typename T>
 struct MatMulPack {
   int64_t k;
-  int64_t columns;
-  const float* b;
-  int64_t b_row;
-  int64_t b_column;
-  float* panel;
+  int64_t lines;
+  const float* from;
+  int64_t stride;
+  int64_t width;  // a multiple of 16
+  T* panel;
+};
+
+template <typename T>
+struct MatMulKernelsOf {
+  void (*block)(const MatMulBlock<T>& block);
+  void (*pack_k)(const MatMulPack<T>& pack);      // element (k, line) at from[k * stride + line]
+  void (*pack_lines)(const MatMulPack<T>& pack);  // element (k, line) at from[line * stride + k]
 };
 
 struct MatMulKernels {
   int width;
-  void (*block)(const MatMulBlock& block);
-  void (*pack)(const MatMulPack& pack);
+  int tile_rows;  // rows that are multiplied together; fewer take longer
+  MatMulKernelsOf<float> float32;
+  MatMulKernelsOf<BFloat16> bfloat16;
+  // to[0, k rounded up to a multiple of 32) = from[0, k), zeros behind.
+  void (*round)(const float* from, int64_t k, BFloat16* to);
 };
 HANLIN_DECLARE_KERNELS(MatMulKernels, kMatMulKernels)
 

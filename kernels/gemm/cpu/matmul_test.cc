@@ -13,8 +13,8 @@ using testing::RandomFloats;
 struct Shape {
   int64_t m, n, k;
 };
-const Shape kShapes[] = {{1, 1, 1},    {6, 64, 16},   {7, 65, 17},   {5, 3, 300},
-                         {97, 70, 31}, {13, 1100, 9}, {100, 40, 513}};
+const Shape kShapes[] = {{1, 1, 1},    {6, 64, 16},   {7, 65, 17},    {5, 3, 300},
+                         {97, 70, 31}, {13, 1100, 9}, {200, 40, 1283}};
 
 class MatMulTest : public testing::KernelTest {};
 
@@ -56,25 +56,60 @@ TEST_P(MatMulTest, EqualsDoubleArithmeticForEveryTransposition) {
   }
 }
 
+// Only the operands are rounded: against fp32 on operands rounded before, sums differ by the order
+// within a pair.
+TEST_P(MatMulTest, Bf16RoundsTheOperandsAndNothingElse) {
+  ThreadPool pool(3);
+  for (const Shape& s : kShapes) {
+    for (int form = 0; form < 4; ++form) {
+      auto a = RandomFloats(s.m * s.k, 1), b = RandomFloats(s.k * s.n, 2);
+      const auto bias = RandomFloats(s.n, 3), start = RandomFloats(s.m * s.n, 4);
+      std::vector<float> got = start, want = start;
+      MatMulParams p = {.m = s.m, .n = s.n, .k = s.k, .a = a.data(), .b = b.data()};
+      p.a_transposed = (form & 1) != 0;
+      p.b_transposed = (form & 2) != 0;
+      p.a_stride = p.a_transposed ? s.m : s.k;
+      p.b_stride = p.b_transposed ? s.k : s.n;
+      p.bias = bias.data();
+      p.accumulate = form >= 2;
+      p.c = got.data();
+      p.c_stride = s.n;
+      p.type = ComputeType::kBFloat16;
+      MatMul(p, pool);
+      for (auto* operand : {&a, &b}) {
+        for (float& value : *operand) value = ToFloat(ToBFloat16(value));
+      }
+      p.c = want.data();
+      p.type = ComputeType::kFloat32;
+      MatMul(p, pool);
+      EXPECT_LT(testing::RelativeError(got, want), 2e-6)
+          << s.m << "x" << s.n << "x" << s.k << " form " << form;
+    }
+  }
+}
+
 TEST_P(MatMulTest, BitsDoNotDependOnThreadsOrNeighbours) {
-  const int64_t m = 101, n = 130, k = 300;
-  const auto a = RandomFloats(m * k, 1), b = RandomFloats(k * n, 2);
-  MatMulParams p = {.m = m, .n = n, .k = k, .a = a.data(), .a_stride = k};
-  p.b = b.data();
-  p.b_stride = n;
-  p.c_stride = n;
-  std::vector<float> one(m * n), four(m * n), alone(n);
-  ThreadPool pool1(1), pool4(4);
-  p.c = one.data();
-  MatMul(p, pool1);
-  p.c = four.data();
-  MatMul(p, pool4);
-  EXPECT_TRUE(testing::SameBits(one.data(), four.data(), one.size()));
-  p.m = 1;
-  p.a = a.data() + 57 * k;
-  p.c = alone.data();
-  MatMulOnThisThread(p);
-  EXPECT_TRUE(testing::SameBits(one.data() + 57 * n, alone.data(), n));
+  const int64_t m = 101, n = 130, k = 700;
+  for (const ComputeType type : {ComputeType::kFloat32, ComputeType::kBFloat16}) {
+    const auto a = RandomFloats(m * k, 1), b = RandomFloats(k * n, 2);
+    MatMulParams p = {.m = m, .n = n, .k = k, .a = a.data(), .a_stride = k};
+    p.b = b.data();
+    p.b_stride = n;
+    p.type = type;
+    p.c_stride = n;
+    std::vector<float> one(m * n), four(m * n), alone(n);
+    ThreadPool pool1(1), pool4(4);
+    p.c = one.data();
+    MatMul(p, pool1);
+    p.c = four.data();
+    MatMul(p, pool4);
+    EXPECT_TRUE(testing::SameBits(one.data(), four.data(), one.size()));
+    p.m = 1;
+    p.a = a.data() + 57 * k;
+    p.c = alone.data();
+    MatMulOnThisThread(p);
+    EXPECT_TRUE(testing::SameBits(one.data() + 57 * n, alone.data(), n));
+  }
 }
 
 TEST_P(MatMulTest, WritesNothingBeyondItsColumns) {
