@@ -1,5 +1,6 @@
 // Sums over the rows of a matrix in two stages: blocks leave partial sums, which are then added in
-// a fixed order. The second stage also ends LayerNorm's backward pass.
+// a fixed order. The first stage is a pass that may compute what it adds up (column_pass.cuh); the
+// second one also ends LayerNorm's backward pass.
 #ifndef HANLIN_KERNELS_ELEMENTWISE_CUDA_COLUMN_SUMS_LAUNCH_H_
 #define HANLIN_KERNELS_ELEMENTWISE_CUDA_COLUMN_SUMS_LAUNCH_H_
 
@@ -10,6 +11,10 @@
 #include "kernels/base/types.h"
 
 namespace hanlin {
+
+inline constexpr int kColumnPassWarps = 8;                   // of a block
+inline constexpr int kColumnPassResident = 4;                // blocks on a multiprocessor
+unsigned ColumnPassBlocks(ComputeType type, int64_t width);  // that share a row
 
 // Partial sums per column.
 int ColumnSumParts(ComputeType type, int64_t rows, int64_t width);

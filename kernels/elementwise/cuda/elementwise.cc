@@ -12,6 +12,13 @@ absl::Status CheckCount(int64_t count) {
   return InvalidArgument("{} elements, want a multiple of 8", count);
 }
 
+absl::Status AddParts(ComputeType type, int64_t rows, int64_t width, const float* partials,
+                      float* sums, cudaStream_t stream) {
+  return CudaStatus(
+      LaunchAddParts(partials, ColumnSumParts(type, rows, width), width, width, sums, stream),
+      "launch of the sums' second stage");
+}
+
 }  // namespace
 
 absl::Status CudaGelu(GeluForm form, ComputeType type, const void* x, int64_t count, void* y,
@@ -39,9 +46,26 @@ absl::Status CudaAddColumnSums(ComputeType type, const void* x, int64_t rows, in
   RETURN_IF_ERROR(CheckCount(width));
   auto* const partials = static_cast<float*>(workspace);
   RETURN_IF_CUDA_ERROR(LaunchColumnSums(type, x, rows, width, partials, stream));
-  return CudaStatus(
-      LaunchAddParts(partials, ColumnSumParts(type, rows, width), width, width, sums, stream),
-      "launch of the sums' second stage");
+  return AddParts(type, rows, width, partials, sums, stream);
+}
+
+absl::Status CudaGeluBackwardSums(GeluForm form, ComputeType type, const void* x, const void* dy,
+                                  int64_t rows, int64_t width, void* dx, float* sums,
+                                  void* workspace, cudaStream_t stream) {
+  RETURN_IF_ERROR(CheckCount(width));
+  auto* const partials = static_cast<float*>(workspace);
+  RETURN_IF_CUDA_ERROR(LaunchGeluBackwardSums(form == GeluForm::kErf, type, x, dy, rows, width, dx,
+                                              partials, stream));
+  return AddParts(type, rows, width, partials, sums, stream);
+}
+
+absl::Status CudaDropoutSums(const DropoutParams& dropout, ComputeType type, const void* x,
+                             int64_t rows, int64_t width, void* y, float* sums, void* workspace,
+                             cudaStream_t stream) {
+  RETURN_IF_ERROR(CheckCount(width));
+  auto* const partials = static_cast<float*>(workspace);
+  RETURN_IF_CUDA_ERROR(LaunchDropoutSums(dropout, type, x, rows, width, y, partials, stream));
+  return AddParts(type, rows, width, partials, sums, stream);
 }
 
 size_t CudaColumnSumsBytes(ComputeType type, int64_t rows, int64_t width) {

@@ -1,7 +1,7 @@
 // A thread takes sixteen bytes of its input a step.
 #include <algorithm>
 
-#include "kernels/base/cuda/packed.cuh"
+#include "kernels/elementwise/cuda/column_pass.cuh"
 #include "kernels/elementwise/cuda/dropout.cuh"
 #include "kernels/elementwise/cuda/elementwise_launch.h"
 
@@ -70,13 +70,58 @@ __global__ void __launch_bounds__(kThreads)
   const auto column = static_cast<uint32_t>(at - row * width);
   float values[kPacked<T>];
   LoadPacked(x + at, values);
-#pragma unroll
-  for (int i = 0; i < kPacked<T>; ++i) {
-    const bool kept = DropoutKeeps(law, first_row + static_cast<uint32_t>(row), column + i);
-    values[i] = kept ? values[i] * law.scale : 0.0f;
-  }
+  DropPack(law, first_row + static_cast<uint32_t>(row), column, width, values);
   StorePacked(y + at, values);
 }
+
+// What the sums of columns see is what is stored.
+template <typename T>
+__device__ __forceinline__ void StoreRounded(T* to, float (&values)[kPacked<T>]) {
+#pragma unroll
+  for (float& value : values) value = Rounded<T>(value);
+  StorePacked(to, values);
+}
+
+template <typename T>
+struct GeluBackwardPass {
+  static constexpr int kInputs = 2, kAhead = 2;
+  bool erf;
+  const T* x;
+  const T* dy;
+  int64_t width;
+  T* dx;
+  __device__ __forceinline__ void Load(int64_t row, int64_t column,
+                                       float (&inputs)[2][kPacked<T>]) const {
+    LoadPacked(dy + row * width + column, inputs[0]);
+    LoadPacked(x + row * width + column, inputs[1]);
+  }
+  __device__ __forceinline__ void Compute(int64_t row, int64_t column,
+                                          float (&inputs)[2][kPacked<T>]) const {
+#pragma unroll
+    for (int i = 0; i < kPacked<T>; ++i) inputs[0][i] *= GeluSlope(erf, inputs[1][i]);
+    StoreRounded(dx + row * width + column, inputs[0]);
+  }
+};
+
+template <typename T>
+struct DropoutPass {
+  static constexpr int kInputs = 1, kAhead = 2;
+  DropoutLaw law;
+  uint32_t first_row;
+  const T* x;
+  int64_t width;
+  T* y;
+  __device__ __forceinline__ void Load(int64_t row, int64_t column,
+                                       float (&inputs)[1][kPacked<T>]) const {
+    LoadPacked(x + row * width + column, inputs[0]);
+  }
+  __device__ __forceinline__ void Compute(int64_t row, int64_t column,
+                                          float (&inputs)[1][kPacked<T>]) const {
+    DropPack(law, first_row + static_cast<uint32_t>(row), static_cast<uint32_t>(column), width,
+             inputs[0]);
+    StoreRounded(y + row * width + column, inputs[0]);
+  }
+};
 
 __global__ void __launch_bounds__(kThreads)
     WidenKernel(const __nv_bfloat16* x, int64_t count, float* y) {
@@ -142,6 +187,34 @@ cudaError_t LaunchDropout(const DropoutParams& dropout, ComputeType type, const 
         law, dropout.first_row, static_cast<const B*>(x), count, width, static_cast<B*>(y));
   }
   return cudaGetLastError();
+}
+
+cudaError_t LaunchGeluBackwardSums(bool erf, ComputeType type, const void* x, const void* dy,
+                                   int64_t rows, int64_t width, void* dx, float* partials,
+                                   cudaStream_t stream) {
+  if (type == ComputeType::kFloat32) {
+    const GeluBackwardPass<float> pass = {erf, static_cast<const float*>(x),
+                                          static_cast<const float*>(dy), width,
+                                          static_cast<float*>(dx)};
+    return LaunchColumnPass<float>(type, pass, rows, width, partials, stream);
+  }
+  const GeluBackwardPass<B> pass = {erf, static_cast<const B*>(x), static_cast<const B*>(dy), width,
+                                    static_cast<B*>(dx)};
+  return LaunchColumnPass<B>(type, pass, rows, width, partials, stream);
+}
+
+cudaError_t LaunchDropoutSums(const DropoutParams& dropout, ComputeType type, const void* x,
+                              int64_t rows, int64_t width, void* y, float* partials,
+                              cudaStream_t stream) {
+  const DropoutLaw law = MakeDropoutLaw(dropout);
+  if (type == ComputeType::kFloat32) {
+    const DropoutPass<float> pass = {law, dropout.first_row, static_cast<const float*>(x), width,
+                                     static_cast<float*>(y)};
+    return LaunchColumnPass<float>(type, pass, rows, width, partials, stream);
+  }
+  const DropoutPass<B> pass = {law, dropout.first_row, static_cast<const B*>(x), width,
+                               static_cast<B*>(y)};
+  return LaunchColumnPass<B>(type, pass, rows, width, partials, stream);
 }
 
 cudaError_t LaunchWiden(const void* x, int64_t count, float* y, cudaStream_t stream) {

@@ -28,6 +28,15 @@ absl::Status CudaAddColumnSums(ComputeType type, const void* x, int64_t rows, in
                                float* sums, void* workspace, cudaStream_t stream);
 size_t CudaColumnSumsBytes(ComputeType type, int64_t rows, int64_t width);
 
+// The passes above over [rows, width] that also add what they store to the sums of its columns: a
+// bias's gradient. `workspace` as above.
+absl::Status CudaGeluBackwardSums(GeluForm form, ComputeType type, const void* x, const void* dy,
+                                  int64_t rows, int64_t width, void* dx, float* sums,
+                                  void* workspace, cudaStream_t stream);
+absl::Status CudaDropoutSums(const DropoutParams& dropout, ComputeType type, const void* x,
+                             int64_t rows, int64_t width, void* y, float* sums, void* workspace,
+                             cudaStream_t stream);
+
 // bf16 to fp32 and back.
 absl::Status CudaWiden(const void* x, int64_t count, float* y, cudaStream_t stream);
 absl::Status CudaNarrow(const float* x, int64_t count, void* y, cudaStream_t stream);

@@ -18,6 +18,13 @@ cudaError_t LaunchGeluBackward(bool erf, ComputeType type, const void* x, const 
                                int64_t count, void* dx, cudaStream_t stream);
 cudaError_t LaunchDropout(const DropoutParams& dropout, ComputeType type, const void* x,
                           int64_t rows, int64_t width, void* y, cudaStream_t stream);
+// The same, leaving the first stage of the sums of dx or y by column (column_sums_launch.h).
+cudaError_t LaunchGeluBackwardSums(bool erf, ComputeType type, const void* x, const void* dy,
+                                   int64_t rows, int64_t width, void* dx, float* partials,
+                                   cudaStream_t stream);
+cudaError_t LaunchDropoutSums(const DropoutParams& dropout, ComputeType type, const void* x,
+                              int64_t rows, int64_t width, void* y, float* partials,
+                              cudaStream_t stream);
 // Between bf16 and fp32.
 cudaError_t LaunchWiden(const void* x, int64_t count, float* y, cudaStream_t stream);
 cudaError_t LaunchNarrow(const float* x, int64_t count, void* y, cudaStream_t stream);

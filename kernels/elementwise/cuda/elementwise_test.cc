@@ -77,6 +77,37 @@ class ElementwiseGpuTest : public GpuTest {
   }
 
   template <typename T>
+  void CheckSums(int64_t rows, int64_t width) {
+    SCOPED_TRACE(::testing::Message()
+                 << rows << " rows of " << width << " of " << sizeof(T) << " bytes");
+    constexpr auto kType = TypeOf<T>();
+    const int64_t count = rows * width;
+    const DropoutParams dropout = {0.2f, 77, 9, 4, 100};
+    const auto x = OnDevice(Convert<T>(RandomFloats(count, 1))),
+               dy = OnDevice(Convert<T>(RandomFloats(count, 2))),
+               want = OnDevice(std::vector<T>(count)), got = OnDevice(std::vector<T>(count));
+    const auto workspace =
+        OnDevice(std::vector<uint8_t>(CudaColumnSumsBytes(kType, rows, width), 0xff));
+    const auto sums = OnDevice(std::vector<float>(width, 1.0f));
+    ThreadPool pool(1);
+    std::vector<float> want_sums(width, 1.0f);
+    const auto compare = [&](const absl::Status& with, const absl::Status& without) {
+      ASSERT_TRUE(with.ok() && without.ok()) << with << without;
+      const std::vector<float> stored = ToFloats(FromDevice(got));
+      EXPECT_EQ(stored, ToFloats(FromDevice(want)));
+      AddColumnSums(stored.data(), rows, width, want_sums.data(), pool);
+      EXPECT_LE(RelativeError(FromDevice(sums), want_sums), 2e-6);
+    };
+    compare(CudaGeluBackwardSums(GeluForm::kTanh, kType, x.data(), dy.data(), rows, width,
+                                 got.data(), sums.data(), workspace.data(), stream_.get()),
+            CudaGeluBackward(GeluForm::kTanh, kType, x.data(), dy.data(), count, want.data(),
+                             stream_.get()));
+    compare(CudaDropoutSums(dropout, kType, x.data(), rows, width, got.data(), sums.data(),
+                            workspace.data(), stream_.get()),
+            CudaDropout(dropout, kType, x.data(), rows, width, want.data(), stream_.get()));
+  }
+
+  template <typename T>
   void CheckColumnSums(int64_t rows, int64_t width) {
     SCOPED_TRACE(::testing::Message()
                  << rows << " rows of " << width << " of " << sizeof(T) << " bytes");
@@ -98,6 +129,13 @@ class ElementwiseGpuTest : public GpuTest {
     EXPECT_EQ(results[0], results[1]) << "a rerun";
   }
 };
+
+TEST_F(ElementwiseGpuTest, PassesWithSumsStoreTheSameAndAddItUp) {
+  CheckSums<float>(5, 72);
+  CheckSums<float>(700, 136);
+  CheckSums<BFloat16>(700, 320);
+  CheckSums<BFloat16>(1, 3072);
+}
 
 TEST_F(ElementwiseGpuTest, GeluAndItsSlopeMatchTheCpu) {
   for (const GeluForm form : {GeluForm::kTanh, GeluForm::kErf}) {

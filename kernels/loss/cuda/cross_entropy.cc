@@ -41,4 +41,14 @@ absl::Status CudaCrossEntropyGradient(const CudaCrossEntropyParams& params, cons
                     "launch of cross-entropy's gradient");
 }
 
+absl::Status CudaCrossEntropy(const CudaCrossEntropyParams& params, const float* weights,
+                              float* loss, cudaStream_t stream) {
+  RETURN_IF_ERROR(Check(params));
+  if (params.vocabulary_begin != 0) {
+    return InvalidArgument("cross-entropy in one step of a shard from id {}",
+                           params.vocabulary_begin);
+  }
+  return CudaStatus(LaunchCrossEntropy(params, weights, loss, stream), "launch of cross-entropy");
+}
+
 }  // namespace hanlin

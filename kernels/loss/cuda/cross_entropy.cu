@@ -6,7 +6,7 @@
 namespace hanlin {
 namespace {
 
-constexpr int kThreads = 512;
+constexpr int kThreads = 1024;
 constexpr int kWarps = kThreads / 32;
 
 // A maximum and the sum of e^(x - maximum) of some numbers.
@@ -39,14 +39,11 @@ __device__ __forceinline__ void Store(T* to, const float (&values)[kSize]) {
   }
 }
 
-template <typename T, int kSize>
-__global__ void __launch_bounds__(kThreads)
-    StatsKernel(const CudaCrossEntropyParams p, int shard, int shards, CrossEntropyStat* stats) {
-  __shared__ Sum shared[kWarps];
-  const int64_t row = blockIdx.x;
-  const T* const logits = static_cast<const T*>(p.logits) + row * p.vocabulary_size;
+// Of a row of `count` logits, the block's threads together; thread 0 has the result.
+template <int kSize, typename T>
+__device__ __forceinline__ Sum SumOfRow(const T* logits, int64_t count, Sum* shared) {
   Sum total = {-INFINITY, 0.0f};
-  for (int64_t at = threadIdx.x * kSize; at < p.vocabulary_size; at += kThreads * kSize) {
+  for (int64_t at = threadIdx.x * kSize; at < count; at += kThreads * kSize) {
     float values[kSize];
     Load(logits + at, values);
     float maximum = total.maximum;
@@ -66,8 +63,38 @@ __global__ void __launch_bounds__(kThreads)
   }
   if (threadIdx.x % 32 == 0) shared[threadIdx.x / 32] = total;
   __syncthreads();
+  if (threadIdx.x == 0) {
+    for (int w = 1; w < kWarps; ++w) total = Join(total, shared[w]);
+  }
+  return total;
+}
+
+// A row becomes its gradient.
+template <int kSize, typename T>
+__device__ __forceinline__ void GradientOfRow(T* logits, int64_t count, int64_t label,
+                                              float log_sum, float weight) {
+  for (int64_t at = threadIdx.x * kSize; at < count; at += kThreads * kSize) {
+    float values[kSize] = {};
+    if (weight != 0) {
+      Load(logits + at, values);
+#pragma unroll
+      for (int i = 0; i < kSize; ++i) {
+        const float probability = __expf(values[i] - log_sum);
+        values[i] = (at + i == label ? probability - 1.0f : probability) * weight;
+      }
+    }
+    Store(logits + at, values);
+  }
+}
+
+template <typename T, int kSize>
+__global__ void __launch_bounds__(kThreads, 2)
+    StatsKernel(const CudaCrossEntropyParams p, int shard, int shards, CrossEntropyStat* stats) {
+  __shared__ Sum shared[kWarps];
+  const int64_t row = blockIdx.x;
+  const T* const logits = static_cast<const T*>(p.logits) + row * p.vocabulary_size;
+  const Sum total = SumOfRow<kSize>(logits, p.vocabulary_size, shared);
   if (threadIdx.x > 0) return;
-  for (int w = 1; w < kWarps; ++w) total = Join(total, shared[w]);
   const int64_t label = p.labels[row] - p.vocabulary_begin;
   const bool own = label >= 0 && label < p.vocabulary_size;
   for (int i = 0; i < shards; ++i) stats[row * shards + i] = {0.0f, 0.0f, 0.0f};
@@ -75,8 +102,9 @@ __global__ void __launch_bounds__(kThreads)
                                  own ? static_cast<float>(logits[label]) : 0.0f};
 }
 
-__global__ void __launch_bounds__(kThreads) JoinKernel(const CrossEntropyStat* stats, int64_t rows,
-                                                       int shards, float* log_sum, float* loss) {
+__global__ void __launch_bounds__(kThreads, 2)
+    JoinKernel(const CrossEntropyStat* stats, int64_t rows, int shards, float* log_sum,
+               float* loss) {
   const int64_t row = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
   if (row >= rows) return;
   const CrossEntropyStat* const own = stats + row * shards;
@@ -92,24 +120,32 @@ __global__ void __launch_bounds__(kThreads) JoinKernel(const CrossEntropyStat* s
 }
 
 template <typename T, int kSize>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 2)
     GradientKernel(const CudaCrossEntropyParams p, const float* log_sums, const float* weights) {
   const int64_t row = blockIdx.x;
   T* const logits = static_cast<T*>(p.logits) + row * p.vocabulary_size;
-  const float log_sum = log_sums[row], weight = weights[row];
-  const int64_t label = p.labels[row] - p.vocabulary_begin;
-  for (int64_t at = threadIdx.x * kSize; at < p.vocabulary_size; at += kThreads * kSize) {
-    float values[kSize] = {};
-    if (weight != 0) {
-      Load(logits + at, values);
-#pragma unroll
-      for (int i = 0; i < kSize; ++i) {
-        const float probability = __expf(values[i] - log_sum);
-        values[i] = (at + i == label ? probability - 1.0f : probability) * weight;
-      }
-    }
-    Store(logits + at, values);
+  GradientOfRow<kSize>(logits, p.vocabulary_size, p.labels[row] - p.vocabulary_begin, log_sums[row],
+                       weights[row]);
+}
+
+// All steps for a vocabulary that is one shard. Two blocks a multiprocessor, so that a row is still
+// in L2 when it is read again.
+template <typename T, int kSize>
+__global__ void __launch_bounds__(kThreads, 2)
+    WholeKernel(const CudaCrossEntropyParams p, const float* weights, float* loss) {
+  __shared__ Sum shared[kWarps];
+  __shared__ float shared_log_sum;
+  const int64_t row = blockIdx.x;
+  T* const logits = static_cast<T*>(p.logits) + row * p.vocabulary_size;
+  const int64_t label = p.labels[row];
+  const Sum total = SumOfRow<kSize>(logits, p.vocabulary_size, shared);
+  if (threadIdx.x == 0) {
+    const bool own = label >= 0 && label < p.vocabulary_size;
+    shared_log_sum = total.maximum + logf(total.sum);
+    loss[row] = shared_log_sum - (own ? static_cast<float>(logits[label]) : 0.0f);
   }
+  __syncthreads();
+  GradientOfRow<kSize>(logits, p.vocabulary_size, label, shared_log_sum, weights[row]);
 }
 
 template <typename T, typename Launch>
@@ -155,6 +191,16 @@ cudaError_t LaunchCrossEntropyGradient(const CudaCrossEntropyParams& p, const fl
   ChooseType(p.type, p.vocabulary_size, [&](auto type, auto size) {
     GradientKernel<decltype(type), decltype(size)::value>
         <<<rows, kThreads, 0, stream>>>(p, log_sum, weights);
+  });
+  return cudaGetLastError();
+}
+
+cudaError_t LaunchCrossEntropy(const CudaCrossEntropyParams& p, const float* weights, float* loss,
+                               cudaStream_t stream) {
+  const auto rows = static_cast<unsigned>(p.rows);
+  ChooseType(p.type, p.vocabulary_size, [&](auto type, auto size) {
+    WholeKernel<decltype(type), decltype(size)::value>
+        <<<rows, kThreads, 0, stream>>>(p, weights, loss);
   });
   return cudaGetLastError();
 }

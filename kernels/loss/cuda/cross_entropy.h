@@ -21,6 +21,11 @@ absl::Status CudaJoinStats(const CrossEntropyStat* stats, int64_t rows, int shar
 absl::Status CudaCrossEntropyGradient(const CudaCrossEntropyParams& params, const float* log_sum,
                                       const float* weights, cudaStream_t stream);
 
+// The three steps in one, where one rank has the whole vocabulary (vocabulary_begin is 0): logits
+// are fetched from memory once. The bits are those of the three steps.
+absl::Status CudaCrossEntropy(const CudaCrossEntropyParams& params, const float* weights,
+                              float* loss, cudaStream_t stream);
+
 }  // namespace hanlin
 
 #endif  // HANLIN_KERNELS_LOSS_CUDA_CROSS_ENTROPY_H_

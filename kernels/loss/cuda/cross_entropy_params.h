@@ -27,6 +27,8 @@ cudaError_t LaunchJoinStats(const CrossEntropyStat* stats, int64_t rows, int sha
                             float* loss, cudaStream_t stream);
 cudaError_t LaunchCrossEntropyGradient(const CudaCrossEntropyParams& params, const float* log_sum,
                                        const float* weights, cudaStream_t stream);
+cudaError_t LaunchCrossEntropy(const CudaCrossEntropyParams& params, const float* weights,
+                               float* loss, cudaStream_t stream);
 
 }  // namespace hanlin
 

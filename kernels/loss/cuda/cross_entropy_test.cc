@@ -93,6 +93,23 @@ class CrossEntropyGpuTest : public GpuTest {
     return result;
   }
 
+  template <typename T>
+  Result InOneStep(const std::vector<T>& logits, const std::vector<int32_t>& labels,
+                   const std::vector<float>& weights) {
+    const int64_t rows = labels.size();
+    const auto d_logits = OnDevice(logits);
+    const auto d_labels = OnDevice(labels);
+    const auto d_weights = OnDevice(weights), loss = OnDevice(std::vector<float>(rows));
+    EXPECT_TRUE(CudaCrossEntropy({.type = TypeOf<T>(),
+                                  .rows = rows,
+                                  .vocabulary_size = static_cast<int64_t>(logits.size()) / rows,
+                                  .logits = d_logits.data(),
+                                  .labels = d_labels.data()},
+                                 d_weights.data(), loss.data(), stream_.get())
+                    .ok());
+    return {FromDevice(loss), ToFloats(FromDevice(d_logits))};
+  }
+
   static Result OnCpu(std::vector<float> logits, const std::vector<int32_t>& labels,
                       const std::vector<float>& weights) {
     ThreadPool pool(1);
@@ -119,6 +136,11 @@ class CrossEntropyGpuTest : public GpuTest {
     const Result want = OnCpu(ToFloats(logits), labels, weights),
                  got = OnGpu(logits, labels, weights, shards);
     for (int64_t r = 0; r < rows; ++r) ASSERT_NEAR(got.loss[r], want.loss[r], 2e-5) << r;
+    if (shards == 1) {
+      const Result whole = InOneStep(logits, labels, weights);
+      EXPECT_EQ(whole.loss, got.loss);
+      EXPECT_EQ(whole.gradient, got.gradient);
+    }
     const double relative = sizeof(T) == 2 ? 0x1p-8 : 1e-5;
     for (size_t i = 0; i < want.gradient.size(); ++i) {
       ASSERT_NEAR(got.gradient[i], want.gradient[i], 1e-7 + relative * std::abs(want.gradient[i]))

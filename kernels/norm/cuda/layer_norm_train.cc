@@ -10,9 +10,9 @@ namespace {
 
 absl::Status CheckShape(int64_t rows, int64_t width) {
   if (rows < 1 || rows > std::numeric_limits<int32_t>::max() || width < 8 || width % 8 != 0 ||
-      width > 16384) {
-    return InvalidArgument("LayerNorm of {} rows of {}, want a multiple of 8 up to 16384", rows,
-                           width);
+      width > kMaxLayerNormWidth) {
+    return InvalidArgument("LayerNorm of {} rows of {}, want a multiple of 8 up to {}", rows, width,
+                           kMaxLayerNormWidth);
   }
   return absl::OkStatus();
 }

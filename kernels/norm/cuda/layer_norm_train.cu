@@ -11,8 +11,11 @@ namespace hanlin {
 namespace {
 
 constexpr int kMaxThreads = 512;
+// Backward: threads that a multiprocessor's registers are enough for.
+template <int kPacks>
+inline constexpr int kResidentThreads = kPacks == 1 ? 1024 : 512;
 
-template <typename T, int kPacks>
+template <typename T, int kPacks, bool kDrops>
 __global__ void __launch_bounds__(kMaxThreads)
     LayerNormTrainKernel(const CudaLayerNormTrainParams p, const DropoutLaw law) {
   constexpr int kSize = kPacked<T>;
@@ -30,14 +33,12 @@ __global__ void __launch_bounds__(kMaxThreads)
       LoadPacked(static_cast<const T*>(p.delta) + base + column, delta);
       LoadPacked(p.delta_bias + column, bias);
 #pragma unroll
-      for (int i = 0; i < kSize; ++i) {
-        float added = delta[i] + bias[i];
-        if (p.dropout.rate > 0) {
-          const auto number = static_cast<uint32_t>(p.dropout.first_row + row);
-          added = DropoutKeeps(law, number, column + i) ? added * law.scale : 0.0f;
-        }
-        values[k][i] = Rounded<T>(values[k][i] + added);
+      for (int i = 0; i < kSize; ++i) delta[i] += bias[i];
+      if constexpr (kDrops) {
+        DropPack(law, static_cast<uint32_t>(p.dropout.first_row + row), column, p.width, delta);
       }
+#pragma unroll
+      for (int i = 0; i < kSize; ++i) values[k][i] = Rounded<T>(values[k][i] + delta[i]);
       StorePacked(static_cast<T*>(p.sum) + base + column, values[k]);
     }
 #pragma unroll
@@ -77,7 +78,7 @@ __global__ void __launch_bounds__(kMaxThreads)
 
 // A block takes rows in turn and leaves its sums of dy xhat and of dy.
 template <typename T, int kPacks>
-__global__ void __launch_bounds__(kMaxThreads)
+__global__ void __launch_bounds__(kMaxThreads, kResidentThreads<kPacks> / kMaxThreads)
     LayerNormBackwardKernel(const CudaLayerNormBackwardParams p, float* partials) {
   constexpr int kSize = kPacked<T>;
   __shared__ float scratch[4][32];
@@ -87,7 +88,7 @@ __global__ void __launch_bounds__(kMaxThreads)
   for (int64_t row = blockIdx.x; row < p.rows; row += gridDim.x, turn ^= 2) {
     const int64_t base = row * p.width;
     const float mean = p.mean[row], rstd = p.rstd[row];
-    float xhat[kPacks][kSize], g[kPacks][kSize];
+    float xhat[kPacks][kSize], g[kPacks][kSize], dx[kPacks][kSize];
     float sum = 0, product = 0;
 #pragma unroll
     for (int k = 0; k < kPacks; ++k) {
@@ -96,6 +97,7 @@ __global__ void __launch_bounds__(kMaxThreads)
       float weight[kSize];
       LoadPacked(static_cast<const T*>(p.x) + base + column, xhat[k]);
       LoadPacked(static_cast<const T*>(p.dy) + base + column, g[k]);
+      LoadPacked(static_cast<const T*>(p.dx) + base + column, dx[k]);
       LoadPacked(p.weight + column, weight);
 #pragma unroll
       for (int i = 0; i < kSize; ++i) {
@@ -126,14 +128,11 @@ __global__ void __launch_bounds__(kMaxThreads)
     for (int k = 0; k < kPacks; ++k) {
       const int column = (k * blockDim.x + threadIdx.x) * kSize;
       if (column >= p.width) break;
-      T* const to = static_cast<T*>(p.dx) + base + column;
-      float dx[kSize];
-      LoadPacked(to, dx);
 #pragma unroll
       for (int i = 0; i < kSize; ++i) {
-        dx[i] += rstd * (g[k][i] - mean_g - xhat[k][i] * mean_product);
+        dx[k][i] += rstd * (g[k][i] - mean_g - xhat[k][i] * mean_product);
       }
-      StorePacked(to, dx);
+      StorePacked(static_cast<T*>(p.dx) + base + column, dx[k]);
     }
   }
 #pragma unroll
@@ -157,70 +156,71 @@ Shape ShapeOf(ComputeType type, int64_t width) {
   return {packs, ((all + packs - 1) / packs + 31) / 32 * 32};
 }
 
-template <typename T>
-void Forward(const CudaLayerNormTrainParams& p, const DropoutLaw& law, Shape shape,
-             cudaStream_t stream) {
-  const auto rows = static_cast<unsigned>(p.rows);
-  switch (shape.packs) {
-    case 1:
-      LayerNormTrainKernel<T, 1><<<rows, shape.threads, 0, stream>>>(p, law);
-      break;
-    case 2:
-      LayerNormTrainKernel<T, 2><<<rows, shape.threads, 0, stream>>>(p, law);
-      break;
-    case 4:
-      LayerNormTrainKernel<T, 4><<<rows, shape.threads, 0, stream>>>(p, law);
-      break;
-    default:
-      LayerNormTrainKernel<T, 8><<<rows, shape.threads, 0, stream>>>(p, law);
+// Calls launch with the number of packs as a constant.
+template <typename T, typename Launch>
+void ChoosePacks(int packs, Launch&& launch) {
+  constexpr int kMost = kMaxLayerNormWidth / (kPacked<T> * kMaxThreads);
+  if (packs == 1) {
+    launch(std::integral_constant<int, 1>());
+  } else if (packs == 2) {
+    launch(std::integral_constant<int, 2>());
+  } else {
+    launch(std::integral_constant<int, kMost>());
   }
 }
 
 template <typename T>
-void Backward(const CudaLayerNormBackwardParams& p, Shape shape, int blocks, cudaStream_t stream) {
+void Forward(const CudaLayerNormTrainParams& p, cudaStream_t stream) {
+  const Shape shape = ShapeOf(p.type, p.width);
+  const DropoutLaw law = MakeDropoutLaw(p.dropout);
+  const auto rows = static_cast<unsigned>(p.rows);
+  ChoosePacks<T>(shape.packs, [&](auto packs) {
+    if (p.delta != nullptr && p.dropout.rate > 0) {
+      LayerNormTrainKernel<T, decltype(packs)::value, true>
+          <<<rows, shape.threads, 0, stream>>>(p, law);
+    } else {
+      LayerNormTrainKernel<T, decltype(packs)::value, false>
+          <<<rows, shape.threads, 0, stream>>>(p, law);
+    }
+  });
+}
+
+template <typename T>
+void Backward(const CudaLayerNormBackwardParams& p, int blocks, cudaStream_t stream) {
+  const Shape shape = ShapeOf(p.type, p.width);
   auto* const partials = static_cast<float*>(p.workspace);
-  switch (shape.packs) {
-    case 1:
-      LayerNormBackwardKernel<T, 1><<<blocks, shape.threads, 0, stream>>>(p, partials);
-      break;
-    case 2:
-      LayerNormBackwardKernel<T, 2><<<blocks, shape.threads, 0, stream>>>(p, partials);
-      break;
-    case 4:
-      LayerNormBackwardKernel<T, 4><<<blocks, shape.threads, 0, stream>>>(p, partials);
-      break;
-    default:
-      LayerNormBackwardKernel<T, 8><<<blocks, shape.threads, 0, stream>>>(p, partials);
-  }
+  ChoosePacks<T>(shape.packs, [&](auto packs) {
+    LayerNormBackwardKernel<T, decltype(packs)::value>
+        <<<blocks, shape.threads, 0, stream>>>(p, partials);
+  });
 }
 
 }  // namespace
 
 int LayerNormBackwardBlocks(ComputeType type, int64_t rows, int64_t width) {
-  // About a thousand threads on each of an H100's multiprocessors, whatever the device: the order
-  // of the sums must not depend on it.
-  const int per_multiprocessor = std::clamp(1024 / ShapeOf(type, width).threads, 2, 8);
+  // As many as are resident on each of an H100's multiprocessors, whatever the device: the order of
+  // the sums must not depend on it.
+  const Shape shape = ShapeOf(type, width);
+  const int resident = shape.packs == 1 ? kResidentThreads<1> : kResidentThreads<2>;
+  const int per_multiprocessor = std::clamp(resident / shape.threads, 1, 8);
   return static_cast<int>(std::min<int64_t>(rows, 132 * per_multiprocessor));
 }
 
 cudaError_t LaunchLayerNormTrain(const CudaLayerNormTrainParams& p, cudaStream_t stream) {
-  const Shape shape = ShapeOf(p.type, p.width);
-  const DropoutLaw law = MakeDropoutLaw(p.dropout);
   if (p.type == ComputeType::kFloat32) {
-    Forward<float>(p, law, shape, stream);
+    Forward<float>(p, stream);
   } else {
-    Forward<__nv_bfloat16>(p, law, shape, stream);
+    Forward<__nv_bfloat16>(p, stream);
   }
   return cudaGetLastError();
 }
 
 cudaError_t LaunchLayerNormBackward(const CudaLayerNormBackwardParams& p, cudaStream_t stream) {
-  const Shape shape = ShapeOf(p.type, p.width);
   const int blocks = LayerNormBackwardBlocks(p.type, p.rows, p.width);
   if (p.type == ComputeType::kFloat32) {
-    Backward<float>(p, shape, blocks, stream);
+    Backward<float>(p, blocks, stream);
   } else {
-    Backward<__nv_bfloat16>(p, shape, blocks, stream);
+    Backward<__nv_bfloat16>(p, blocks, stream);
   }
   if (const cudaError_t error = cudaGetLastError(); error != cudaSuccess) return error;
   const auto* const partials = static_cast<const float*>(p.workspace);

@@ -12,7 +12,8 @@
 
 namespace hanlin {
 
-// INVALID_ARGUMENT: a width that is not a multiple of 8 or above 16384, missing pointers.
+// INVALID_ARGUMENT: a width that is not a multiple of 8 or above kMaxLayerNormWidth, missing
+// pointers.
 absl::Status CudaLayerNormTrain(const CudaLayerNormTrainParams& params, cudaStream_t stream);
 absl::Status CudaLayerNormBackward(const CudaLayerNormBackwardParams& params, cudaStream_t stream);
 

@@ -11,6 +11,8 @@
 
 namespace hanlin {
 
+inline constexpr int kMaxLayerNormWidth = 8192;
+
 // Rows are dense and all pointers aligned to 16 bytes. "type" is `type`.
 struct CudaLayerNormTrainParams {
   ComputeType type = ComputeType::kBFloat16;

@@ -9,7 +9,7 @@ namespace hanlin {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kUpdateBlocks = 2112;  // sixteen a multiprocessor of an H100
+constexpr int kUpdateBlocks = 132 * 64;  // many to a multiprocessor, so that the last ones fill it
 
 __device__ __forceinline__ void LoadMaster(const CudaAdamWArrays& a, int64_t at, float (&p)[4]) {
   if (a.parameters != nullptr) {
