@@ -1,6 +1,8 @@
 // Checks before the launches, and the choice of the path.
 #include "kernels/attention/cuda/causal_attention.h"
 
+#include <limits>
+
 #include "common/cuda/status.h"
 
 namespace hanlin {
@@ -23,6 +25,10 @@ absl::Status Check(const CudaCausalAttentionParams& p) {
       p.length > int64_t{kHeadColumns}) {
     return InvalidArgument("causal attention over {} sequences of {}, want at most {} of {}",
                            p.sequences, p.length, kMaxSequences, kHeadColumns);
+  }
+  if (p.sequences * p.heads * (PaddedLength(p.length) / 64) > std::numeric_limits<int>::max()) {
+    return InvalidArgument("causal attention over {} sequences of {} with {} heads is too large",
+                           p.sequences, p.length, p.heads);
   }
   if (!(p.scale > 0) || !(p.dropout.rate >= 0 && p.dropout.rate < 1)) {
     return InvalidArgument("causal attention with scale {} and dropout {}", p.scale,

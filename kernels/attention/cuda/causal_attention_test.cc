@@ -200,6 +200,13 @@ TEST_F(CausalAttentionGpuTest, TensorCoresMatchTheCpuAtEdgeLengths) {
   }
 }
 
+// More than one for each multiprocessor, with one or two pairs of blocks a sequence.
+TEST_F(CausalAttentionGpuTest, ThreadBlocksServeSeveralBlocksOfRows) {
+  CompareWithCpu({kBf16, 24, 150, 12, 64});
+  CompareWithCpu({kBf16, 6, 300, 13, 80, Documents::kLate, 0.1f});
+  CompareWithCpu({kBf16, 5, 300, 14, 128, Documents::kDoubling});
+}
+
 TEST_F(CausalAttentionGpuTest, TensorCoresHideOtherDocuments) {
   for (int64_t dim : {64, 80, 128}) {
     for (int64_t length : {30, 150, 257, 700}) {

@@ -9,8 +9,6 @@
 // with P = 2^(scale log2(e) S - log sum) and dS = P (dP - delta); dropout's mask is on P in dV and
 // on dP in dS. P and dS stay in registers, where the products want them. A tile's two products for
 // the scores are issued together; those with P and dS run while the next tile's are issued.
-//
-// Shared memory: the two tiles of each warpgroup, then the ring of the other side's pairs.
 #include <cmath>
 #include <type_traits>
 
@@ -23,15 +21,14 @@ namespace {
 
 constexpr float kLog2E = 1.44269504f;
 
-// More warpgroups would have too few registers; two results of 128 take all there are.
+// More warpgroups would have too few registers.
 using QueryGroups = Groups<2, 224>;
+using KeyGroups = Groups<2, 232>;
+static_assert(QueryGroups::kRows == KeyGroups::kRows);
 template <int kHeadDim>
-using KeyGroups = Groups<2, kHeadDim == 128 ? 232 : 224>;
-using Ring = TileRing<4>;
-
+using Space = TileSpace<kHeadDim, QueryGroups, 2>;  // of both kernels
 template <int kHeadDim>
-constexpr int kSharedBytes = (2 * 2 + 2 * Ring::kStages) * ptx::HeadTile<kHeadDim>::kBytes
-                             + kTileAlignment;
+using Ring = TileRing<Space<kHeadDim>, QueryGroups>;
 
 // dP before dropout becomes dS; `delta` of element e.
 template <bool kDropout, typename Delta>
@@ -44,56 +41,31 @@ __device__ __forceinline__ void ScoreGradients(uint32_t kept, float dropout_scal
   }
 }
 
+// dQ of a warpgroup's 64 queries from `first` on, whose keys are the thread block's pairs from
+// `base` on.
 template <int kHeadDim, bool kDropout>
-__global__ void __launch_bounds__(QueryGroups::kThreads, 1)
-    QueryGradientKernel(const __grid_constant__ CudaCausalAttentionParams p,
-                        const __grid_constant__ DropoutLaw law, const CausalAttentionState state,
-                        const void* dout, uint32_t* dqkv) {
-  using G = QueryGroups;
-  constexpr int kTileBytes = ptx::HeadTile<kHeadDim>::kBytes;
-  extern __shared__ uint8_t unaligned[];
-  uint8_t* const shared = unaligned + (-ptx::SharedAddress(unaligned)) % kTileAlignment;
-  uint8_t* const stages = shared + 2 * G::kCount * kTileBytes;
-  __shared__ Ring ring;
-  ptx::StartNext();
-  ptx::WaitForPrevious();
-  const int head = blockIdx.x, sequence = blockIdx.z, length = static_cast<int>(p.length);
-  const int block_first = (gridDim.y - 1 - blockIdx.y) * G::kRows;  // the longest rows start first
-  const int groups = min((length - block_first + 63) / 64, G::kCount);
-  const int32_t* const begins =
-      p.document_begin == nullptr ? nullptr : p.document_begin + sequence * p.length;
-  const int first_tile = begins == nullptr ? 0 : __ldcg(begins + block_first) / 64;
-  if (threadIdx.x == 0) ring.Init(groups * 4);
-  __syncthreads();
-  const int group = threadIdx.x / 128;
-  if (group == G::kCount) {
-    ptx::GiveRegisters<G::kCopyRegisters>();
-    FillRing<kHeadDim>(
-        QkvRows<kHeadDim>(p, 1, sequence, head), QkvRows<kHeadDim>(p, 2, sequence, head),
-        first_tile, block_first / 64 + groups - first_tile, length, stages, ring, [](int, int) {});
-    return;
-  }
-  ptx::TakeRegisters<G::kComputeRegisters>();
-  if (group >= groups) return;
-  const int first = block_first + group * 64;
-  uint8_t* const q = shared + group * 2 * kTileBytes;
-  LoadOwnTiles<kHeadDim>(QkvRows<kHeadDim>(p, 0, sequence, head),
-                         OutRows<kHeadDim>(p, dout, sequence, head), first, length, q);
-  const QueryPair queries(first, length, begins);
+__device__ __forceinline__ void QueryGradient(const CudaCausalAttentionParams& p,
+                                              const DropoutLaw& law,
+                                              const CausalAttentionState& state, int sequence,
+                                              int head, int first, const KeyTiles& keys,
+                                              const uint8_t* q, const Space<kHeadDim>& space,
+                                              Ring<kHeadDim>& ring, int base, uint32_t* dqkv) {
+  constexpr int kTileBytes = Space<kHeadDim>::kTileBytes;
+  const int length = static_cast<int>(p.length);
+  const QueryPair queries(first, length, keys.begins);
   const float2* const statistics =
       state.statistics + (sequence * p.heads + head) * state.padded_length + queries.position;
   const float2 row0 = __ldcg(statistics), row1 = __ldcg(statistics + 8);
   const float scale = p.scale * kLog2E;
   const uint32_t dropout_row =
       p.dropout.first_row + static_cast<uint32_t>(sequence * p.length) + queries.position;
-  const int tiles = first / 64 + 1 - first_tile;
   float dq[kHeadDim / 2] = {};
   uint32_t weights[4][4];
-  const uint8_t* k = stages;
-  const auto meet = [&](int index, auto has_previous) {
-    const int key = (first_tile + index) * 64;
+  const uint8_t* k = nullptr;
+  const auto meet = [&](int tile, auto has_previous) {
+    const int key = tile * 64, index = base + tile - keys.first;
     [[maybe_unused]] const uint8_t* const before = k;
-    k = stages + index % Ring::kStages * 2 * kTileBytes;
+    k = space.Pair(index);
     float s[32], dp[32];
     ring.WaitFull(index);
     ptx::WgmmaFence();
@@ -123,21 +95,70 @@ __global__ void __launch_bounds__(QueryGroups::kThreads, 1)
     if constexpr (decltype(has_previous)::value) ring.Free(index - 1);
     PackWeights(dp, weights);
   };
-  meet(0, std::false_type());
-  for (int index = 1; index < tiles; ++index) meet(index, std::true_type());
+  meet(keys.first, std::false_type());
+  for (int tile = keys.first + 1; tile <= first / 64; ++tile) meet(tile, std::true_type());
   ptx::WgmmaFence();
   ptx::TileValues<kHeadDim>(weights, k, dq);
   ptx::WgmmaCommit();
   ptx::WgmmaWait<0>();
   ptx::WgmmaResults(dq);
+  ring.Free(base + first / 64 - keys.first);
   const int64_t row_words = 3 * p.heads * (kHeadDim / 2);
   StoreTile<kHeadDim>(dq, p.scale, p.scale, length - first, row_words,
                       dqkv + (sequence * p.length + first) * row_words + head * (kHeadDim / 2));
 }
 
+template <int kHeadDim, bool kDropout>
+__global__ void __launch_bounds__(QueryGroups::kThreads, 1)
+    QueryGradientKernel(const __grid_constant__ CudaCausalAttentionParams p,
+                        const __grid_constant__ DropoutLaw law,
+                        const __grid_constant__ CausalWork shape,
+                        const __grid_constant__ CausalAttentionState state, const void* dout,
+                        uint32_t* dqkv) {
+  using G = QueryGroups;
+  extern __shared__ uint8_t unaligned[];
+  const Space<kHeadDim> space(unaligned);
+  __shared__ Ring<kHeadDim> ring;
+  if (threadIdx.x == 0) ring.Init();
+  __syncthreads();
+  ptx::StartNext();
+  ptx::WaitForPrevious();
+  const int length = static_cast<int>(p.length), group = threadIdx.x / 128;
+  Schedule work(shape);
+  if (group == G::kCount) {
+    ptx::GiveRegisters<G::kCopyRegisters>();
+    for (int round = 0, base = 0; work.Next(); ++round) {
+      const KeyTiles keys(p, work, G::kCount);
+      ring.WaitOwnFree(round);
+      for (int g = 0; g < keys.groups; ++g) {
+        CopyOwnTiles<kHeadDim>(QkvRows<kHeadDim>(p, 0, work.sequence, work.head),
+                               OutRows<kHeadDim>(p, dout, work.sequence, work.head),
+                               work.first + g * 64, length, space.Own(round, g));
+      }
+      CopyPairs<kHeadDim>(QkvRows<kHeadDim>(p, 1, work.sequence, work.head),
+                          QkvRows<kHeadDim>(p, 2, work.sequence, work.head), keys.first, keys.count,
+                          length, space, ring, base, [](int, int) {});
+      base += keys.count;
+    }
+    return;
+  }
+  ptx::TakeRegisters<G::kComputeRegisters>();
+  for (int round = 0, base = 0; work.Next(); ++round) {
+    const KeyTiles keys(p, work, G::kCount);
+    const int first = work.first + group * 64, seen = first / 64 + 1 - keys.first;
+    if (group < keys.groups) {
+      QueryGradient<kHeadDim, kDropout>(p, law, state, work.sequence, work.head, first, keys,
+                                        space.Own(round, group), space, ring, base, dqkv);
+    }
+    ring.Skip(base + (group < keys.groups ? seen : 0), base + keys.count);
+    ring.FreeOwn(round);
+    base += keys.count;
+  }
+}
+
 // Dropout's decisions of a warpgroup for tiles whose rows are keys. A word is of one query and of
 // one key in each 16, which are the 4 warps: each draws for a quarter of the queries and the warps
-// exchange bytes. One tile is read while the next is written.
+// exchange bytes. One tile's are read while the next one's are written.
 struct alignas(4) KeptExchange {
   uint8_t bytes[2][4][32][4];  // [tile % 2][warp that reads][its lane][warp that wrote]
 };
@@ -181,72 +202,61 @@ __device__ __forceinline__ void Drop(uint32_t kept, uint32_t (&weights)[4][4]) {
   }
 }
 
+// Behind the last query that sees a key.
+__device__ __forceinline__ int QueryEnd(const CudaCausalAttentionParams& p,
+                                        const CausalAttentionState& state, int sequence, int key) {
+  const int length = static_cast<int>(p.length);
+  if (p.document_begin == nullptr) return length;
+  return __ldcg(state.document_end + sequence * p.length + min(key, length - 1));
+}
+
+// What a block of keys meets.
+struct QueryTiles {
+  int groups;  // warpgroups that have keys
+  int first;   // tile
+  int count;
+
+  __device__ __forceinline__ QueryTiles(const CudaCausalAttentionParams& p,
+                                        const CausalAttentionState& state, const Schedule& work) {
+    groups = min((static_cast<int>(p.length) - work.first + 63) / 64, QueryGroups::kCount);
+    first = work.first / 64;
+    const int last_key = work.first + QueryGroups::kRows - 1;
+    count = (QueryEnd(p, state, work.sequence, last_key) + 63) / 64 - first;
+  }
+};
+
+// Of each pair in the ring: the statistics of its queries.
+template <int kHeadDim>
+using RingStatistics = float2[Space<kHeadDim>::kStages][64];
+
+// dK and dV of a warpgroup's 64 keys, whose queries are the thread block's pairs from `base` on;
+// the first `group` of them are all before the keys.
 template <int kHeadDim, bool kDropout>
-__global__ void __launch_bounds__(KeyGroups<kHeadDim>::kThreads, 1)
-    KeyGradientKernel(const __grid_constant__ CudaCausalAttentionParams p,
-                      const __grid_constant__ DropoutLaw law, const CausalAttentionState state,
-                      const void* dout, uint32_t* dqkv) {
-  using G = KeyGroups<kHeadDim>;
-  constexpr int kTileBytes = ptx::HeadTile<kHeadDim>::kBytes;
-  extern __shared__ uint8_t unaligned[];
-  uint8_t* const shared = unaligned + (-ptx::SharedAddress(unaligned)) % kTileAlignment;
-  uint8_t* const stages = shared + 2 * G::kCount * kTileBytes;
+__device__ __forceinline__ void KeyGradient(
+    const CudaCausalAttentionParams& p, const DropoutLaw& law, const CausalAttentionState& state,
+    int sequence, int head, int group, const QueryTiles& queries, const uint8_t* k,
+    const Space<kHeadDim>& space, const RingStatistics<kHeadDim>& statistics,
+    KeptExchange& exchange, Ring<kHeadDim>& ring, int base, uint32_t* dqkv) {
+  constexpr int kTileBytes = Space<kHeadDim>::kTileBytes;
   // Two results of 128 leave no registers for products of the tile before beside those of this one.
   constexpr bool kOverlaps = kHeadDim < 128;
-  __shared__ Ring ring;
-  __shared__ __align__(16) float2 statistics[Ring::kStages][64];
-  __shared__ KeptExchange exchange[kDropout ? G::kCount : 1];
-  ptx::StartNext();
-  ptx::WaitForPrevious();
-  const int head = blockIdx.x, sequence = blockIdx.z, length = static_cast<int>(p.length);
-  const int block_first = blockIdx.y * G::kRows;  // the first keys meet the most queries
-  const int groups = min((length - block_first + 63) / 64, G::kCount);
-  const int32_t* const ends =
-      p.document_begin == nullptr ? nullptr : state.document_end + sequence * p.length;
-  // Behind the last query that a key of the block meets.
-  const int end = ends == nullptr ? length : __ldcg(ends + min(block_first + G::kRows, length) - 1);
-  const int first_tile = block_first / 64, tiles = (end + 63) / 64 - first_tile;
-  if (threadIdx.x == 0) ring.Init(groups * 4);
-  __syncthreads();
-  const int group = threadIdx.x / 128;
-  if (group == G::kCount) {
-    ptx::GiveRegisters<G::kCopyRegisters>();
-    const float2* const source =
-        state.statistics + (sequence * p.heads + head) * state.padded_length;
-    FillRing<kHeadDim>(QkvRows<kHeadDim>(p, 0, sequence, head),
-                       OutRows<kHeadDim>(p, dout, sequence, head), first_tile, tiles, length,
-                       stages, ring, [&](int tile, int stage) {
-                         const int pair = threadIdx.x % 128 * 2;
-                         if (pair >= 64) return;
-                         ptx::CopyOrZero(ptx::SharedAddress(&statistics[stage][pair]),
-                                         source + tile * 64 + pair, true);
-                       });
-    return;
-  }
-  ptx::TakeRegisters<G::kComputeRegisters>();
-  if (group >= groups) return;
-  const int first = block_first + group * 64;
-  uint8_t* const k = shared + group * 2 * kTileBytes;
-  LoadOwnTiles<kHeadDim>(QkvRows<kHeadDim>(p, 1, sequence, head),
-                         QkvRows<kHeadDim>(p, 2, sequence, head), first, length, k);
-  // This lane's keys, and what lies behind the queries that see them.
+  const int length = static_cast<int>(p.length), first = (queries.first + group) * 64;
+  // This lane's first key, and what lies behind the queries that see the warpgroup's first.
   const int key = first + threadIdx.x % 128 / 32 * 16 + threadIdx.x % 32 / 4;
-  int stop[2] = {length, length}, first_stop = length;
-  if (ends != nullptr) {
-    stop[0] = __ldcg(ends + min(key, length - 1));
-    stop[1] = __ldcg(ends + min(key + 8, length - 1));
-    first_stop = __ldcg(ends + first);
-  }
+  const int first_stop = QueryEnd(p, state, sequence, first);
   const float scale = p.scale * kLog2E;
   float dk[kHeadDim / 2] = {}, dv[kHeadDim / 2] = {};
   uint32_t weights[4][4], dweights[4][4];
-  for (int index = 0; index < group; ++index) ring.Free(index);  // before its keys
-  const uint8_t* q = stages;
+  const uint8_t* q = nullptr;
+  // The exchange may begin with the half that a slow warp still reads for the keys before.
+  if constexpr (kDropout) ptx::NamedBarrier(group + 1, 128);
   const auto issue = [&](const uint8_t* pair) {
     ptx::TileValues<kHeadDim>(weights, pair + kTileBytes, dv);
     ptx::TileValues<kHeadDim>(dweights, pair, dk);
   };
   const auto add = [&](const uint8_t* pair) {
+    ptx::WgmmaOperands(weights);
+    ptx::WgmmaOperands(dweights);
     ptx::WgmmaFence();
     issue(pair);
     ptx::WgmmaCommit();
@@ -254,21 +264,22 @@ __global__ void __launch_bounds__(KeyGroups<kHeadDim>::kThreads, 1)
     ptx::WgmmaResults(dk);
     ptx::WgmmaResults(dv);
   };
-  const auto draw = [&](int index) {
-    const auto token = static_cast<uint32_t>(sequence * p.length + (first_tile + index) * 64);
+  const auto draw = [&](int query, int index) {
+    const auto token = static_cast<uint32_t>(sequence * p.length + query);
     return KeptOfKeyRows(law, p.dropout.first_row + token,
-                         (p.first_head + head) * kHeadColumns + first, index, exchange[group]);
+                         (p.first_head + head) * kHeadColumns + first, index, exchange);
   };
-  const auto meet = [&](int index, auto has_previous) {
-    const int query = (first_tile + index) * 64;
+  const auto meet = [&](int tile, auto has_previous) {
+    const int query = tile * 64, index = base + tile - queries.first;
     [[maybe_unused]] const uint8_t* const before = q;
-    q = stages + index % Ring::kStages * 2 * kTileBytes;
+    q = space.Pair(index);
     // The statistics of this lane's columns, two queries a vector, 4 vectors apart.
     const auto* const columns =
-        reinterpret_cast<const float4*>(statistics[index % Ring::kStages]) + threadIdx.x % 4;
+        reinterpret_cast<const float4*>(statistics[index % Space<kHeadDim>::kStages]) +
+        threadIdx.x % 4;
     float s[32], dp[32];
     uint32_t kept = 0;
-    if constexpr (kDropout) kept = draw(index);  // later there would be too few registers
+    if constexpr (kDropout) kept = draw(query, index);  // later there would be too few registers
     ring.WaitFull(index);
     ptx::WgmmaFence();
     ptx::TileScores<kHeadDim>(k, q, s);
@@ -291,6 +302,8 @@ __global__ void __launch_bounds__(KeyGroups<kHeadDim>::kThreads, 1)
       }
     }
     if (query == first || query + 64 > first_stop) {
+      const int stop[2] = {QueryEnd(p, state, sequence, key),
+                           QueryEnd(p, state, sequence, key + 8)};
 #pragma unroll
       for (int e = 0; e < 32; ++e) {
         const int at = query + e / 4 * 8 + threadIdx.x % 4 * 2 + e % 2, i = e / 2 % 2;
@@ -320,9 +333,16 @@ __global__ void __launch_bounds__(KeyGroups<kHeadDim>::kThreads, 1)
       ring.Free(index);
     }
   };
-  meet(group, std::false_type());
-  for (int index = group + 1; index < tiles; ++index) meet(index, std::true_type());
-  if constexpr (kOverlaps) add(q);
+  ring.Skip(base, base + group);
+  const int begin = queries.first + group, end = queries.first + queries.count;
+  if constexpr (kOverlaps) {
+    meet(begin, std::false_type());
+    for (int tile = begin + 1; tile < end; ++tile) meet(tile, std::true_type());
+    add(q);
+    ring.Free(base + queries.count - 1);
+  } else {
+    for (int tile = begin; tile < end; ++tile) meet(tile, std::false_type());
+  }
   const int64_t row_words = 3 * p.heads * (kHeadDim / 2);
   uint32_t* const to = dqkv + (sequence * p.length + first) * row_words + head * (kHeadDim / 2);
   const float dv_scale = kDropout ? law.scale : 1.0f;
@@ -331,20 +351,81 @@ __global__ void __launch_bounds__(KeyGroups<kHeadDim>::kThreads, 1)
 }
 
 template <int kHeadDim, bool kDropout>
+__global__ void __launch_bounds__(KeyGroups::kThreads, 1)
+    KeyGradientKernel(const __grid_constant__ CudaCausalAttentionParams p,
+                      const __grid_constant__ DropoutLaw law,
+                      const __grid_constant__ CausalWork shape,
+                      const __grid_constant__ CausalAttentionState state, const void* dout,
+                      uint32_t* dqkv) {
+  using G = KeyGroups;
+  extern __shared__ uint8_t unaligned[];
+  const Space<kHeadDim> space(unaligned);
+  __shared__ Ring<kHeadDim> ring;
+  __shared__ __align__(16) RingStatistics<kHeadDim> statistics;
+  __shared__ KeptExchange exchange[kDropout ? G::kCount : 1];
+  if (threadIdx.x == 0) ring.Init();
+  __syncthreads();
+  ptx::StartNext();
+  ptx::WaitForPrevious();
+  const int length = static_cast<int>(p.length), group = threadIdx.x / 128;
+  Schedule work(shape);
+  if (group == G::kCount) {
+    ptx::GiveRegisters<G::kCopyRegisters>();
+    for (int round = 0, base = 0; work.Next(); ++round) {
+      const QueryTiles queries(p, state, work);
+      ring.WaitOwnFree(round);
+      for (int g = 0; g < queries.groups; ++g) {
+        CopyOwnTiles<kHeadDim>(QkvRows<kHeadDim>(p, 1, work.sequence, work.head),
+                               QkvRows<kHeadDim>(p, 2, work.sequence, work.head),
+                               work.first + g * 64, length, space.Own(round, g));
+      }
+      const float2* const source =
+          state.statistics + (work.sequence * p.heads + work.head) * state.padded_length;
+      CopyPairs<kHeadDim>(QkvRows<kHeadDim>(p, 0, work.sequence, work.head),
+                          OutRows<kHeadDim>(p, dout, work.sequence, work.head), queries.first,
+                          queries.count, length, space, ring, base, [&](int tile, int index) {
+                            const int pair = threadIdx.x % 128 * 2;
+                            if (pair >= 64) return;
+                            float2* const to = &statistics[index % Space<kHeadDim>::kStages][pair];
+                            ptx::CopyOrZero(ptx::SharedAddress(to), source + tile * 64 + pair,
+                                            true);
+                          });
+      base += queries.count;
+    }
+    return;
+  }
+  ptx::TakeRegisters<G::kComputeRegisters>();
+  for (int round = 0, base = 0; work.Next(); ++round) {
+    const QueryTiles queries(p, state, work);
+    if (group < queries.groups) {
+      KeyGradient<kHeadDim, kDropout>(p, law, state, work.sequence, work.head, group, queries,
+                                      space.Own(round, group), space, statistics,
+                                      exchange[kDropout ? group : 0], ring, base, dqkv);
+    } else {
+      ring.Skip(base, base + queries.count);
+    }
+    ring.FreeOwn(round);
+    base += queries.count;
+  }
+}
+
+template <int kHeadDim, bool kDropout>
 cudaError_t Launch(const CudaCausalAttentionParams& p,
                    const CudaCausalAttentionGradients& gradients, const CausalAttentionState& state,
                    cudaStream_t stream) {
-  using G = QueryGroups;  // KeyGroups has the same shape
-  const LaunchShape shape = {
-      .grid = dim3(p.heads, (p.length + G::kRows - 1) / G::kRows, p.sequences),
-      .block = dim3(G::kThreads),
-      .shared_bytes = kSharedBytes<kHeadDim>};
+  CausalWork work;
+  int blocks = 0;
+  const cudaError_t counted = PlanWork(p, QueryGroups::kRows, &work, &blocks);
+  if (counted != cudaSuccess) return counted;
+  const LaunchShape shape = {.grid = dim3(blocks),
+                             .block = dim3(QueryGroups::kThreads),
+                             .shared_bytes = Space<kHeadDim>::kBytes};
   const DropoutLaw law = MakeDropoutLaw(p.dropout);
   auto* const dqkv = static_cast<uint32_t*>(gradients.dqkv);
   const cudaError_t error = LaunchDependent(QueryGradientKernel<kHeadDim, kDropout>, shape, stream,
-                                            p, law, state, gradients.dout, dqkv);
+                                            p, law, work, state, gradients.dout, dqkv);
   if (error != cudaSuccess) return error;
-  return LaunchDependent(KeyGradientKernel<kHeadDim, kDropout>, shape, stream, p, law, state,
+  return LaunchDependent(KeyGradientKernel<kHeadDim, kDropout>, shape, stream, p, law, work, state,
                          gradients.dout, dqkv);
 }
 

@@ -1,9 +1,7 @@
 // Causal attention for training, forward, bf16 on the tensor cores: prefill.cu's scheme over whole
-// sequences, with documents, dropout and the log of the sum of exponentials. A block takes 64
-// queries of a head for each of its warpgroups; the scores of a tile of keys are computed while the
-// tile before it is added to the result.
-//
-// Shared memory: Q of each warpgroup, then the ring of {K, V}.
+// sequences, with documents, dropout and the log of the sum of exponentials. A warpgroup keeps 64
+// queries; the scores of a tile of keys are computed while the tile before it is added to the
+// result.
 #include <cmath>
 #include <type_traits>
 
@@ -14,30 +12,36 @@
 namespace hanlin {
 namespace {
 
-// Dropout's words do not fit beside three results of 128.
+// Three warpgroups where they have registers enough.
 template <int kHeadDim, bool kDropout>
-using GroupsOf = std::conditional_t<kHeadDim == 128 && kDropout, Groups<2, 224>, Groups<3, 152>>;
-using Ring = TileRing<4>;
-static_assert(Ring::kStages >= 3, "a warpgroup ends up to two tiles before the last one");
+using GroupsOf = std::conditional_t<kHeadDim == 128 || (kHeadDim == 80 && kDropout), Groups<2, 224>,
+                                    Groups<3, 152>>;
+template <int kHeadDim, bool kDropout>
+using SpaceOf = TileSpace<kHeadDim, GroupsOf<kHeadDim, kDropout>, 1>;
+template <int kHeadDim, bool kDropout>
+using RingOf = TileRing<SpaceOf<kHeadDim, kDropout>, GroupsOf<kHeadDim, kDropout>>;
+
 // Below any score, and finite: in a tile that is hidden from a query nothing minus nothing is 0.
 constexpr float kLowest = -1e30f;
 
-// One warpgroup: the tiles of keys that its 64 queries from `first` on see.
+// One warpgroup: the tiles of keys that its 64 queries from `first` on see, which are the thread
+// block's pairs from `base` on.
 template <int kHeadDim, bool kDropout>
 struct Attend {
-  static constexpr int kTileBytes = ptx::HeadTile<kHeadDim>::kBytes;
+  using Space = SpaceOf<kHeadDim, kDropout>;
+  static constexpr int kTileBytes = Space::kTileBytes;
   const uint8_t* q;
-  const uint8_t* stages;
-  Ring& ring;
+  const Space& space;
+  RingOf<kHeadDim, kDropout>& ring;
   const DropoutLaw& law;
   QueryPair queries;
-  int first, first_tile;
+  int first, first_tile, base;
   float scale;  // to powers of 2
   uint32_t dropout_row, dropout_column;
 
   __device__ __forceinline__ const uint8_t* Wait(int index) const {
-    ring.WaitFull(index);
-    return stages + index % Ring::kStages * 2 * kTileBytes;
+    ring.WaitFull(base + index);
+    return space.Pair(base + index);
   }
   __device__ __forceinline__ uint32_t Kept(int index) const {
     if constexpr (!kDropout) return 0;
@@ -86,7 +90,7 @@ struct Attend {
       Weigh(index, kept, state, s, factor);
       ptx::WgmmaWait<0>();
       ptx::WgmmaResults(o);
-      ring.Free(index - 1);
+      ring.Free(base + index - 1);
 #pragma unroll
       for (int j = 0; j < kHeadDim / 2; ++j) o[j] *= factor[j / 2 % 2];
       PackWeights(s, weights);
@@ -96,15 +100,16 @@ struct Attend {
     ptx::WgmmaCommit();
     ptx::WgmmaWait<0>();
     ptx::WgmmaResults(o);
+    ring.Free(base + tiles - 1);
   }
 };
 
-// Divides by the sums and stores. `row`: of [sequences, heads].
+// Divides by the sums and stores.
 template <int kHeadDim>
 __device__ __forceinline__ void Finish(const CudaCausalAttentionParams& p,
                                        const float (&o)[kHeadDim / 2], const SoftmaxState& state,
-                                       float dropout_scale, int first, uint32_t* out) {
-  const int head = blockIdx.x, sequence = blockIdx.z;
+                                       float dropout_scale, int sequence, int head, int first,
+                                       uint32_t* out) {
   const int rows = static_cast<int>(p.length) - first;
   float* const log_sum = p.log_sum + (sequence * p.heads + head) * p.length + first;
   float factor[2];
@@ -127,68 +132,76 @@ __device__ __forceinline__ void Finish(const CudaCausalAttentionParams& p,
 template <int kHeadDim, bool kDropout>
 __global__ void __launch_bounds__(GroupsOf<kHeadDim, kDropout>::kThreads, 1)
     ForwardKernel(const __grid_constant__ CudaCausalAttentionParams p,
-                  const __grid_constant__ DropoutLaw law, uint32_t* out) {
+                  const __grid_constant__ DropoutLaw law, const __grid_constant__ CausalWork shape,
+                  uint32_t* out) {
   using G = GroupsOf<kHeadDim, kDropout>;
-  constexpr int kTileBytes = ptx::HeadTile<kHeadDim>::kBytes;
   extern __shared__ uint8_t unaligned[];
-  uint8_t* const shared = unaligned + (-ptx::SharedAddress(unaligned)) % kTileAlignment;
-  __shared__ Ring ring;
+  const SpaceOf<kHeadDim, kDropout> space(unaligned);
+  __shared__ RingOf<kHeadDim, kDropout> ring;
+  if (threadIdx.x == 0) ring.Init();
+  __syncthreads();
   ptx::StartNext();
   ptx::WaitForPrevious();
-  const int head = blockIdx.x, sequence = blockIdx.z, length = static_cast<int>(p.length);
-  const int first = (gridDim.y - 1 - blockIdx.y) * G::kRows;  // the longest rows start first
-  const int groups = min((length - first + 63) / 64, G::kCount);
-  const int32_t* const begins =
-      p.document_begin == nullptr ? nullptr : p.document_begin + sequence * p.length;
-  const int first_tile = begins == nullptr ? 0 : __ldcg(begins + first) / 64;
-  if (threadIdx.x == 0) ring.Init(groups * 4);
-  __syncthreads();
-  const int group = threadIdx.x / 128;
-  uint8_t* const stages = shared + G::kCount * kTileBytes;
+  const int length = static_cast<int>(p.length), group = threadIdx.x / 128;
+  Schedule work(shape);
   if (group == G::kCount) {
     ptx::GiveRegisters<G::kCopyRegisters>();
-    FillRing<kHeadDim>(QkvRows<kHeadDim>(p, 1, sequence, head),
-                       QkvRows<kHeadDim>(p, 2, sequence, head), first_tile,
-                       first / 64 + groups - first_tile, length, stages, ring, [](int, int) {});
-  } else {
-    ptx::TakeRegisters<G::kComputeRegisters>();
-    if (group < groups) {
-      const int own = first + group * 64;
-      uint8_t* const q = shared + group * kTileBytes;
-      CopyTile<kHeadDim>(QkvRows<kHeadDim>(p, 0, sequence, head), own, length, q);
-      ptx::CommitCopies();
-      ptx::WaitForCopies<0>();
-      ptx::NamedBarrier(group + 1, 128);
-      const QueryPair queries(own, length, begins);
-      const uint32_t token = static_cast<uint32_t>(sequence * p.length) + queries.position;
-      const Attend<kHeadDim, kDropout> attend = {q,
-                                                 stages,
+    for (int round = 0, base = 0; work.Next(); ++round) {
+      const KeyTiles keys(p, work, G::kCount);
+      const HeadRows q = QkvRows<kHeadDim>(p, 0, work.sequence, work.head);
+      ring.WaitOwnFree(round);
+      for (int g = 0; g < keys.groups; ++g) {
+        CopyTile<kHeadDim>(q, work.first + g * 64, length, space.Own(round, g));
+      }
+      CopyPairs<kHeadDim>(QkvRows<kHeadDim>(p, 1, work.sequence, work.head),
+                          QkvRows<kHeadDim>(p, 2, work.sequence, work.head), keys.first, keys.count,
+                          length, space, ring, base, [](int, int) {});
+      base += keys.count;
+    }
+    return;
+  }
+  ptx::TakeRegisters<G::kComputeRegisters>();
+  for (int round = 0, base = 0; work.Next(); ++round) {
+    const KeyTiles keys(p, work, G::kCount);
+    const int first = work.first + group * 64, seen = first / 64 + 1 - keys.first;
+    if (group < keys.groups) {
+      const QueryPair queries(first, length, keys.begins);
+      const uint32_t token = static_cast<uint32_t>(work.sequence * p.length) + queries.position;
+      const Attend<kHeadDim, kDropout> attend = {space.Own(round, group),
+                                                 space,
                                                  ring,
                                                  law,
                                                  queries,
-                                                 own,
-                                                 first_tile,
+                                                 first,
+                                                 keys.first,
+                                                 base,
                                                  p.scale * 1.44269504f,
                                                  p.dropout.first_row + token,
-                                                 (p.first_head + head) * kHeadColumns};
+                                                 (p.first_head + work.head) * kHeadColumns};
       float o[kHeadDim / 2] = {};
       SoftmaxState state = {{kLowest, kLowest}, {}};
       attend.Run(o, state);
-      Finish<kHeadDim>(p, o, state, kDropout ? law.scale : 1.0f, own, out);
+      Finish<kHeadDim>(p, o, state, kDropout ? law.scale : 1.0f, work.sequence, work.head, first,
+                       out);
     }
+    ring.Skip(base + (group < keys.groups ? seen : 0), base + keys.count);
+    ring.FreeOwn(round);
+    base += keys.count;
   }
 }
 
 template <int kHeadDim, bool kDropout>
 cudaError_t Launch(const CudaCausalAttentionParams& p, void* out, cudaStream_t stream) {
   using G = GroupsOf<kHeadDim, kDropout>;
-  constexpr int kTiles = G::kCount + 2 * Ring::kStages;
-  return LaunchDependent(
-      ForwardKernel<kHeadDim, kDropout>,
-      {.grid = dim3(p.heads, (p.length + G::kRows - 1) / G::kRows, p.sequences),
-       .block = dim3(G::kThreads),
-       .shared_bytes = kTiles * ptx::HeadTile<kHeadDim>::kBytes + kTileAlignment},
-      stream, p, MakeDropoutLaw(p.dropout), static_cast<uint32_t*>(out));
+  CausalWork work;
+  int blocks = 0;
+  const cudaError_t error = PlanWork(p, G::kRows, &work, &blocks);
+  if (error != cudaSuccess) return error;
+  return LaunchDependent(ForwardKernel<kHeadDim, kDropout>,
+                         {.grid = dim3(blocks),
+                          .block = dim3(G::kThreads),
+                          .shared_bytes = SpaceOf<kHeadDim, kDropout>::kBytes},
+                         stream, p, MakeDropoutLaw(p.dropout), work, static_cast<uint32_t*>(out));
 }
 
 template <int kHeadDim>

@@ -1,7 +1,9 @@
-// What the tensor-core kernels of causal attention for training share. Warpgroups keep tiles of 64
-// rows of a head of a sequence each (queries, or keys) and meet the tiles of the other side, 64
-// aligned positions each, in a ring that one more warpgroup fills. Tiles lie in shared memory as in
-// prefill_wgmma.cuh, products as in wgmma.cuh: lane t of warp w holds, in s[4 j + 2 i + c], row
+// What the tensor-core kernels of causal attention for training share. The work comes in blocks of
+// rows of a head of a sequence (queries, or keys); each warpgroup of a thread block keeps 64 of the
+// rows and meets the tiles of the other side, 64 aligned positions each, in a ring that one more
+// warpgroup fills. A thread block serves many blocks of rows, one behind the other, and the tiles
+// of the next are on their way while this one's results are stored. Tiles lie in shared memory as
+// in prefill_wgmma.cuh, products as in wgmma.cuh: lane t of warp w holds, in s[4 j + 2 i + c], row
 // 16 w + t / 4 + 8 i and column 8 j + t % 4 * 2 + c.
 #ifndef HANLIN_KERNELS_ATTENTION_CUDA_CAUSAL_TILES_CUH_
 #define HANLIN_KERNELS_ATTENTION_CUDA_CAUSAL_TILES_CUH_
@@ -18,6 +20,7 @@
 namespace hanlin {
 
 inline constexpr int kTileAlignment = 1024;
+inline constexpr int kMaxSharedBytes = 232448;  // of a thread block on Hopper
 
 // Groups of 128 threads that compute, with so many registers a thread; one more copies with what
 // they leave of a multiprocessor's.
@@ -30,6 +33,66 @@ struct Groups {
   static constexpr int kLaunchRegisters = 512 / (kCount + 1) / 8 * 8;  // the compiler's choice
   static constexpr int kCopyRegisters = kLaunchRegisters * (kCount + 1) - kCount * kRegisters;
   static_assert(kCopyRegisters >= 40 && kCopyRegisters % 8 == 0 && kRegisters % 8 == 0);
+};
+
+// The blocks of rows of a launch. Causality makes one end of a sequence dear and the other cheap,
+// so they come in pairs from both ends, which all cost the same; the pairs of all heads and
+// sequences go round the thread blocks, heads first, which share a sequence in L2.
+struct CausalWork {
+  int rows;  // of a block
+  int heads;
+  int blocks;  // of a sequence
+  int pairs;   // of a sequence
+  int count;   // pairs of the launch
+};
+
+// One thread block a multiprocessor, where there are pairs for so many.
+inline cudaError_t PlanWork(const CudaCausalAttentionParams& p, int rows, CausalWork* work,
+                            int* thread_blocks) {
+  work->rows = rows;
+  work->heads = static_cast<int>(p.heads);
+  work->blocks = static_cast<int>((p.length + rows - 1) / rows);
+  work->pairs = (work->blocks + 1) / 2;
+  work->count = static_cast<int>(p.sequences) * work->heads * work->pairs;
+  int device = 0, multiprocessors = 0;
+  cudaError_t error = cudaGetDevice(&device);
+  if (error == cudaSuccess) {
+    error = cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device);
+  }
+  *thread_blocks = work->count < multiprocessors ? work->count : multiprocessors;
+  return error;
+}
+
+// The blocks of rows that this thread block serves, one after the other.
+class Schedule {
+ public:
+  // `work` is a parameter of the kernel.
+  __device__ explicit Schedule(const CausalWork& work) : work_(work), next_(blockIdx.x) {}
+
+  // Moves on to the next block of rows, to begin with to the first; false behind the last.
+  __device__ bool Next() {
+    const int other = work_.rows * (work_.blocks - 1) - first;
+    if (!both_ && other != first) {
+      both_ = true;
+      first = other;
+      return true;
+    }
+    if (next_ >= work_.count) return false;
+    head = next_ % work_.heads;
+    first = next_ / work_.heads % work_.pairs * work_.rows;
+    sequence = next_ / work_.heads / work_.pairs;
+    next_ += gridDim.x;
+    both_ = false;
+    return true;
+  }
+
+  int head = 0, sequence = 0;
+  int first = 0;  // position of the first row
+
+ private:
+  const CausalWork& work_;
+  int next_;
+  bool both_ = true;
 };
 
 // The rows of one head of one sequence in a tensor, by position.
@@ -67,74 +130,135 @@ __device__ __forceinline__ void CopyTile(const HeadRows& rows, int first, int le
   if (chunk >= kVectors) return;
   const int row_bytes = chunk < Tile::kPanels * 8 ? 128 : 32;
   const uint32_t to = ptx::SharedAddress(tile + Tile::Offset(row, chunk));
-  const uint4* const from = rows.first + (first + row) * rows.stride + chunk;
-#pragma unroll
+#pragma unroll 2  // the copying threads have few registers
   for (int pass = 0; pass < 64; pass += kPassRows) {
-    const bool exists = first + row + pass < length;
-    ptx::CopyOrZero(to + pass * row_bytes, exists ? from + pass * rows.stride : rows.first, exists);
+    const int position = first + row + pass;
+    ptx::CopyOrZero(to + pass * row_bytes,
+                    rows.first + min(position, length - 1) * rows.stride + chunk,
+                    position < length);
   }
 }
 
-// The two tiles that a warpgroup keeps, one behind the other. Returns when all of them is there.
+// Two tiles of the same rows, one behind the other.
 template <int kHeadDim>
-__device__ __forceinline__ void LoadOwnTiles(const HeadRows& x, const HeadRows& y, int first,
+__device__ __forceinline__ void CopyOwnTiles(const HeadRows& x, const HeadRows& y, int first,
                                              int length, uint8_t* tiles) {
   CopyTile<kHeadDim>(x, first, length, tiles);
   CopyTile<kHeadDim>(y, first, length, tiles + ptx::HeadTile<kHeadDim>::kBytes);
-  ptx::CommitCopies();
-  ptx::WaitForCopies<0>();
-  ptx::NamedBarrier(threadIdx.x / 128 + 1, 128);
 }
 
-// A pair of tiles is full when every thread that copies has arrived, and free again when every warp
-// that computes has. A warpgroup may leave the last kStages pairs without saying so.
-template <int kStageCount>
+// Shared memory of a kernel whose warpgroups keep kOwnTiles each: those, twice where there is room,
+// then the ring of pairs.
+template <int kHeadDim, typename G, int kOwnTiles>
+struct TileSpace {
+  static constexpr int kTileBytes = ptx::HeadTile<kHeadDim>::kBytes;
+  static constexpr int kStages = 4;
+  static constexpr int kOwn = G::kCount * kOwnTiles;
+  static constexpr int Bytes(int buffers) {
+    return (buffers * kOwn + 2 * kStages) * kTileBytes + kTileAlignment;
+  }
+  static constexpr int kBuffers = Bytes(2) + 1024 <= kMaxSharedBytes ? 2 : 1;
+  static constexpr int kBytes = Bytes(kBuffers);
+
+  uint8_t* tiles;
+  __device__ explicit TileSpace(uint8_t* unaligned)
+      : tiles(unaligned + (-ptx::SharedAddress(unaligned)) % kTileAlignment) {}
+  // The tiles that a warpgroup keeps of the block of rows number `round` of this thread block.
+  __device__ __forceinline__ uint8_t* Own(int round, int group) const {
+    return tiles + (round % kBuffers * G::kCount + group) * kOwnTiles * kTileBytes;
+  }
+  // The pair number `index` of this thread block.
+  __device__ __forceinline__ uint8_t* Pair(int index) const {
+    return tiles + (kBuffers * kOwn + index % kStages * 2) * kTileBytes;
+  }
+};
+
+// Who may touch what of a TileSpace. A pair, and with the first pair of a block of rows the tiles
+// that the warpgroups keep, is full when every thread that copies has arrived, and free again when
+// every warp that computes has; a warp may free only what it has waited for.
+template <typename Space, typename G>
 struct TileRing {
-  static constexpr int kStages = kStageCount;
-  uint64_t full[kStages];
-  uint64_t free[kStages];
+  static constexpr int kStages = Space::kStages, kBuffers = Space::kBuffers;
+  uint64_t full[kStages], free[kStages];
+  uint64_t own_free[kBuffers];
 
   // By one thread, before the block's barrier.
-  __device__ void Init(int computing_warps) {
+  __device__ void Init() {
     for (int i = 0; i < kStages; ++i) {
       ptx::BarrierInit(&full[i], 128);
-      ptx::BarrierInit(&free[i], computing_warps);
+      ptx::BarrierInit(&free[i], G::kCount * 4);
     }
+    for (int i = 0; i < kBuffers; ++i) ptx::BarrierInit(&own_free[i], G::kCount * 4);
     ptx::FenceBarrierInit();
   }
+
   __device__ __forceinline__ void WaitFull(int index) {
     ptx::BarrierWait(&full[index % kStages], index / kStages % 2);
   }
   __device__ __forceinline__ void Free(int index) {
     if (threadIdx.x % 32 == 0) ptx::Arrive(&free[index % kStages]);
   }
+  __device__ __forceinline__ void FreeOwn(int round) {
+    if (threadIdx.x % 32 == 0) ptx::Arrive(&own_free[round % kBuffers]);
+  }
+  // Lets the pairs from `index` up to `end` pass.
+  __device__ __forceinline__ void Skip(int index, int end) {
+    for (; index < end; ++index) {
+      WaitFull(index);
+      Free(index);
+    }
+  }
+
+  // The copying threads' side.
+  __device__ __forceinline__ void WaitOwnFree(int round) {
+    if (round >= kBuffers) {
+      ptx::BarrierWait(&own_free[round % kBuffers], (round / kBuffers - 1) % 2);
+    }
+  }
+  __device__ __forceinline__ void WaitFree(int index) {
+    if (index >= kStages) ptx::BarrierWait(&free[index % kStages], (index / kStages - 1) % 2);
+  }
+  __device__ __forceinline__ void Fill(int index) { ptx::Arrive(&full[index % kStages]); }
 };
 
-// Copies `count` pairs of tiles from tile `first_tile` on, all of them behind one another in the
-// ring. also(tile, stage) may copy more. By the copying warpgroup.
-template <int kHeadDim, typename Ring, typename Also>
-__device__ __forceinline__ void FillRing(const HeadRows& x, const HeadRows& y, int first_tile,
-                                         int count, int length, uint8_t* stages, Ring& ring,
-                                         Also also) {
-  constexpr int kTileBytes = ptx::HeadTile<kHeadDim>::kBytes;
-  for (int index = 0; index < count; ++index) {
-    const int stage = index % Ring::kStages, tile = first_tile + index;
-    if (index >= Ring::kStages) {
-      ptx::BarrierWait(&ring.free[stage], (index / Ring::kStages - 1) % 2);
-    }
-    uint8_t* const to = stages + stage * 2 * kTileBytes;
+// Copies the `count` pairs of a block of rows, from tile `first_tile` on, as the thread block's
+// pairs from `index` on; what was copied before goes with the first. also(tile, index) may copy
+// more. By the copying warpgroup.
+template <int kHeadDim, typename Space, typename Ring, typename Also>
+__device__ __forceinline__ void CopyPairs(const HeadRows& x, const HeadRows& y, int first_tile,
+                                          int count, int length, const Space& space, Ring& ring,
+                                          int index, Also also) {
+  for (int i = 0; i < count; ++i, ++index) {
+    const int tile = first_tile + i;
+    ring.WaitFree(index);
+    uint8_t* const to = space.Pair(index);
     CopyTile<kHeadDim>(x, tile * 64, length, to);
-    CopyTile<kHeadDim>(y, tile * 64, length, to + kTileBytes);
-    also(tile, stage);
+    CopyTile<kHeadDim>(y, tile * 64, length, to + Space::kTileBytes);
+    also(tile, index);
     ptx::CommitCopies();
-    if (index > 0) {
+    if (i > 0) {
       ptx::WaitForCopies<1>();
-      ptx::Arrive(&ring.full[(index - 1) % Ring::kStages]);
+      ring.Fill(index - 1);
     }
   }
   ptx::WaitForCopies<0>();
-  ptx::Arrive(&ring.full[(count - 1) % Ring::kStages]);
+  ring.Fill(index - 1);
 }
+
+// What a block of queries meets.
+struct KeyTiles {
+  int groups;             // warpgroups that have queries
+  const int32_t* begins;  // documents of the sequence, or null
+  int first;              // tile
+  int count;
+
+  __device__ __forceinline__ KeyTiles(const CudaCausalAttentionParams& p, const Schedule& work,
+                                      int max_groups)
+      : groups(min((static_cast<int>(p.length) - work.first + 63) / 64, max_groups)),
+        begins(p.document_begin == nullptr ? nullptr : p.document_begin + work.sequence * p.length),
+        first(begins == nullptr ? 0 : __ldcg(begins + work.first) / 64),
+        count(work.first / 64 + groups - first) {}
+};
 
 // The two queries of this lane: they see the keys from begin[i] to position + 8 i.
 struct QueryPair {

@@ -45,6 +45,15 @@ __device__ __forceinline__ void WgmmaResults(float (&d)[kValues]) {
   for (int j = 0; j < kValues; ++j) asm volatile("" : "+f"(d[j])::"memory");
 }
 
+// Operands in registers are made before the fence below this.
+template <int kRows, int kWords>
+__device__ __forceinline__ void WgmmaOperands(uint32_t (&a)[kRows][kWords]) {
+#pragma unroll
+  for (int j = 0; j < kRows * kWords; ++j) {
+    asm volatile("" : "+r"(a[j / kWords][j % kWords])::"memory");
+  }
+}
+
 // d [64 x kColumns] += a [64 x 16] b [kColumns x 16]^T. Lane t of warp w of the warpgroup holds, in
 // d[4 j + 2 i + c], row 16 w + t / 4 + 8 i and column 8 j + t % 4 * 2 + c.
 template <int kColumns>
