@@ -77,6 +77,10 @@ void Console::OnEvaluation(int64_t step, const EvaluationResult& result, bool be
   if (result.ppl_modelscope.has_value()) {
     line += fmt::format(", ppl_modelscope {:.3f}", *result.ppl_modelscope);
   }
+  if (result.texts.has_value()) {
+    line += fmt::format(", rouge-1 {:.4f}, rouge-l {:.4f}, bleu-4 {:.4f}", result.texts->rouge_1,
+                        result.texts->rouge_l, result.texts->bleu_4);
+  }
   PrintLine(line + (best ? ", the best so far" : ""));
   if (log_ != nullptr) log_->OnEvaluation(step, result, best);
 }

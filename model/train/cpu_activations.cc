@@ -49,6 +49,12 @@ void CpuActivations::Prepare(int64_t tokens, bool keep) {
   reserve(dup_, tokens * ffn_width_);
 }
 
+int64_t CpuActivations::Bytes(int64_t tokens) const {
+  int64_t width = hidden_size_ * (layers_ + 1 + kHiddenBuffers) + 2 + 4 * att_width_ + ffn_width_;
+  for (const Field& field : fields_) width += field.width * (field.kept ? layers_ : 1);
+  return tokens * width * static_cast<int64_t>(sizeof(float));
+}
+
 LayerActivations CpuActivations::Layer(int layer) {
   LayerActivations result = {};
   for (size_t i = 0; i < fields_.size(); ++i) {

@@ -36,6 +36,9 @@ class CpuActivations {
   // a backward pass: all layers share one set.
   void Prepare(int64_t tokens, bool keep);
 
+  // What Prepare(tokens, true) takes.
+  int64_t Bytes(int64_t tokens) const;
+
   LayerActivations Layer(int layer);
   // Input of the final LayerNorm, [T, h]; valid after Prepare.
   float* final_x();

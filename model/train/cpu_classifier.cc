@@ -15,6 +15,11 @@ constexpr int64_t kClassifierRows = 512;
 
 }  // namespace
 
+int64_t CpuTrainModel::ClassifierBytes(const ModelConfig& config, int tp_size) {
+  const int64_t floats = config.vocab_size / tp_size + 2 * config.hidden_size;
+  return kClassifierRows * floats * static_cast<int64_t>(sizeof(float));
+}
+
 // h [positions, hidden]; dh likewise or null.
 absl::Status CpuTrainModel::ClassifyRows(const Pass& pass, std::span<const int64_t> positions,
                                          const float* h, float* dh, std::span<float> losses) {

@@ -36,6 +36,9 @@ class CpuTrainModel : public TrainModel {
   absl::Status ReadState(TrainState state, int64_t begin, std::span<float> out) const override;
   absl::Status WriteState(TrainState state, int64_t begin, std::span<const float> values) override;
 
+  // Of the output layer's buffers, whatever the batch.
+  static int64_t ClassifierBytes(const ModelConfig& config, int tp_size);
+
  private:
   // One pass over one batch.
   struct Pass {

@@ -126,6 +126,11 @@ class TrainModel {
 absl::StatusOr<std::unique_ptr<TrainModel>> MakeCpuTrainModel(const TrainModelOptions& options,
                                                               ThreadPool& pool);
 
+// Bytes that such a model takes for a micro-batch of `tokens` with a backward pass, besides the
+// arrays of TrainState. They stay for the next one.
+int64_t CpuActivationBytes(const ModelConfig& config, int tp_size, Recompute recompute,
+                           int64_t tokens);
+
 // Checks a batch against the configuration: sizes, ids, positions. INVALID_ARGUMENT names the
 // place.
 absl::Status CheckBatch(const ModelConfig& config, const TrainBatch& batch);

@@ -94,6 +94,26 @@ parallel: {{timeout: 60}}
         self.assertLess(json.loads(done.stdout)["ppl"], 8192)
         self.assertLess(evaluation["ppl"], self.log("evaluation")[0]["ppl"])
 
+    def test_samples_and_scores_are_in_the_log_and_the_written_model_says_the_same(self):
+        code, _, stderr = self.run_train('evaluation.samples=["第0首\\n"]', "evaluation.sample_tokens=20",
+                                         "evaluation.generate=4", "evaluation.metric=bleu-4", "run.epochs=20",
+                                         "evaluation.every=40", "parallel.tensor=2", ranks=4)
+        self.assertEqual(code, 0, stderr)
+        samples = self.log("sample")
+        self.assertEqual([sample["step"] for sample in samples], [40, 80])
+        self.assertIn("sample 1: 第0首", stderr)
+        for evaluation in self.log("evaluation"):
+            self.assertTrue(0 <= evaluation["bleu-4"] <= evaluation["bleu-1"] <= 1, evaluation)
+        done = subprocess.run([BIN / "hanlin", "generate", "--model", self.root / "run" / "latest", "--greedy", "--json",
+                               "--max-tokens", "20", "--prompt", "第0首\n"], capture_output=True, text=True)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn(samples[-1]["text"], json.loads(done.stdout)["text"])
+        self.assertGreater(len(samples[-1]["text"]), 3)
+        step = self.log("step")[-1]
+        self.assertGreaterEqual(step["peak_memory_bytes"], step["memory_bytes"])
+        self.assertGreaterEqual(step["data_wait_seconds"], 0)
+        self.assertTrue(any("memory in MiB" in message["text"] for message in self.log("message")))
+
     def test_sigterm_saves_and_the_same_command_goes_on(self):
         whole = self.run_train("output=" + str(self.root / "whole"), "run.epochs=200", "run.max_steps=40")
         self.assertEqual(whole[0], 0, whole[2])

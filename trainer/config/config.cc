@@ -147,8 +147,10 @@ Keys MakeKeys(TrainConfig& c) {
       {"dropout.hidden", Number(&c.dropout.hidden, 0, 0.99)},
       {"evaluation.every", Integer(&c.evaluation.every, 0, kMany)},
       {"evaluation.batch", Integer(&c.evaluation.batch, 1, 1 << 20)},
-      {"evaluation.metric", Choice(&c.evaluation.metric, {"ppl", "ppl_modelscope"})},
+      {"evaluation.metric", Choice(&c.evaluation.metric, {"ppl", "ppl_modelscope", "rouge-1",
+                                                          "rouge-l", "bleu-1", "bleu-4"})},
       {"evaluation.patience", Integer(&c.evaluation.patience, 0, kMany)},
+      {"evaluation.generate", Integer(&c.evaluation.generate, 0, kMany)},
       {"evaluation.samples", List(&c.evaluation.samples)},
       {"evaluation.sample_tokens", Integer(&c.evaluation.sample_tokens, 1, 1 << 20)},
       {"evaluation.sample_temperature", Number(&c.evaluation.sample_temperature, 0, 100)},
@@ -240,6 +242,9 @@ absl::Status CheckTogether(const TrainConfig& c) {
   if (c.data.train.empty()) return InvalidArgument("data.train is empty, want at least one file");
   if (c.evaluation.patience > 0 && c.data.valid.empty()) {
     return InvalidArgument("evaluation.patience needs data.valid");
+  }
+  if (!c.evaluation.metric.starts_with("ppl") && c.evaluation.generate == 0) {
+    return InvalidArgument("evaluation.metric {} needs evaluation.generate", c.evaluation.metric);
   }
   if (c.run.epochs == 0 && c.run.max_steps == 0) {
     return InvalidArgument("run.epochs and run.max_steps are both 0, want an end");

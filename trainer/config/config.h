@@ -81,12 +81,14 @@ struct TrainConfig {
   } dropout;
 
   struct Evaluation {
-    int64_t every = 0;           // steps; 0 = at the end of every epoch
-    int64_t batch = 16;          // samples
-    std::string metric = "ppl";  // ppl | ppl_modelscope: what best and patience go by
-    int64_t patience = 0;        // evaluations without a better one before the run ends; 0 = off
+    int64_t every = 0;   // steps; 0 = at the end of every epoch
+    int64_t batch = 16;  // samples
+    // What best and patience go by: ppl | ppl_modelscope | rouge-1 | rouge-l | bleu-1 | bleu-4
+    std::string metric = "ppl";
+    int64_t patience = 0;  // evaluations without a better one before the run ends; 0 = off
     std::vector<std::string> samples;  // sources that the model continues for the log
-    int64_t sample_tokens = 64;        // of a sample, at most
+    int64_t generate = 0;        // validation samples whose target is generated, for rouge and bleu
+    int64_t sample_tokens = 64;  // of a sample or a generated target, at most
     double sample_temperature = 0;  // 0 = greedy; else drawn by seed, the same at every evaluation
   } evaluation;
 

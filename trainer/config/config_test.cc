@@ -54,6 +54,7 @@ TEST(TrainConfigTest, BadValuesSayWhatWasWanted) {
       {"data.train=[]", "data.train is empty"},
       {"model=", "model is not set"},
       {"nothing", "want key=value"},
+      {"evaluation.metric=rouge-l", "evaluation.metric rouge-l needs evaluation.generate"},
   };
   for (const auto& [text, message] : cases) {
     EXPECT_THAT(ParseTrainConfig(kMinimal, "r.yaml", {text}),

@@ -64,6 +64,36 @@ void AppendSample(const SampleRules& rules, const SampleView& sample, float weig
   if (padded && length < batch->length) batch->tokens[row * batch->length + length] = stream.back();
 }
 
+// Where a sample goes.
+struct Place {
+  SampleView view;
+  int64_t row, offset;
+};
+struct Layout {
+  std::vector<Place> places;
+  int64_t rows, length;
+};
+
+Layout LayOut(const SampleRules& rules, const BatchOptions& options, const SampleStore& samples,
+              std::span<const uint32_t> indices) {
+  std::vector<Place> places;
+  int64_t row = -1, filled = 0, longest = 1;
+  for (const uint32_t index : indices) {
+    const SampleView view = TrainedView(options, samples, index);
+    const int64_t length = InputLength(rules, view);
+    const bool fits = options.packing && row >= 0 && filled + length < rules.sequence_length;
+    if (!fits) {
+      ++row;
+      filled = 0;
+    }
+    places.push_back({view, row, filled});
+    filled += length;
+    longest = std::max(longest, filled);
+  }
+  return {std::move(places), std::max<int64_t>(1, row + 1),
+          options.full_length ? rules.sequence_length - 1 : longest};
+}
+
 }  // namespace
 
 std::vector<SampleIndices> PlanEpoch(const TrainConfig& config, const SampleRules& rules,
@@ -113,28 +143,16 @@ int64_t CountLabels(const SampleRules& rules, const BatchOptions& options,
   return count;
 }
 
+int64_t PaddedTokens(const SampleRules& rules, const BatchOptions& options,
+                     const SampleStore& samples, std::span<const uint32_t> indices) {
+  const Layout layout = LayOut(rules, options, samples, indices);
+  return layout.rows * layout.length;
+}
+
 TrainBatch MakeBatch(const SampleRules& rules, const BatchOptions& options,
                      const SampleStore& samples, std::span<const uint32_t> indices, float weight) {
-  struct Place {
-    SampleView view;
-    int64_t row, offset;
-  };
-  std::vector<Place> places;
-  int64_t row = -1, filled = 0, longest = 1;
-  for (const uint32_t index : indices) {
-    const SampleView view = TrainedView(options, samples, index);
-    const int64_t length = InputLength(rules, view);
-    const bool fits = options.packing && row >= 0 && filled + length < rules.sequence_length;
-    if (!fits) {
-      ++row;
-      filled = 0;
-    }
-    places.push_back({view, row, filled});
-    filled += length;
-    longest = std::max(longest, filled);
-  }
-  TrainBatch batch = {.sequences = std::max<int64_t>(1, row + 1)};
-  batch.length = options.full_length ? rules.sequence_length - 1 : longest;
+  const Layout layout = LayOut(rules, options, samples, indices);
+  TrainBatch batch = {.sequences = layout.rows, .length = layout.length};
   const auto tokens = static_cast<size_t>(batch.sequences * batch.length);
   batch.tokens.assign(tokens, 0);
   batch.labels.assign(tokens, 0);
@@ -145,7 +163,7 @@ TrainBatch MakeBatch(const SampleRules& rules, const BatchOptions& options,
   }
   // Padding belongs to the first document; nothing looks at it.
   if (options.packing) batch.document_begin.assign(tokens, 0);
-  for (const Place& place : places) {
+  for (const Place& place : layout.places) {
     AppendSample(rules, place.view, weight, place.row, place.offset,
                  options.full_length && !options.packing, &batch);
   }

@@ -47,6 +47,10 @@ int64_t CountLabels(const SampleRules& rules, const BatchOptions& options,
 TrainBatch MakeBatch(const SampleRules& rules, const BatchOptions& options,
                      const SampleStore& samples, std::span<const uint32_t> indices, float weight);
 
+// The tokens of MakeBatch's arrays, padding included.
+int64_t PaddedTokens(const SampleRules& rules, const BatchOptions& options,
+                     const SampleStore& samples, std::span<const uint32_t> indices);
+
 }  // namespace hanlin
 
 #endif  // HANLIN_TRAINER_DATA_BATCHES_H_

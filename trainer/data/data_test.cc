@@ -9,6 +9,7 @@
 #include "tokenizer_svc/core/loader.h"
 #include "trainer/data/batches.h"
 #include "trainer/data/dataset.h"
+#include "trainer/data/feeder.h"
 #include "trainer/data/rows.h"
 
 namespace hanlin {
@@ -172,6 +173,55 @@ TEST(PlanTest, SharesOfAllRanksAreTheStep) {
     }
     EXPECT_EQ(joined, step);
   }
+}
+
+TEST(FeederTest, GivesThePlansOfTheEpochsFromAnyPlaceOn) {
+  const SampleStore store = Numbered(50);
+  TrainConfig config;
+  config.batch.size = 8;
+  config.batch.micro = 3;
+  config.data.drop_source = 0.3;
+  const auto next = [&](int64_t epoch, int64_t step_in_epoch, int rank, int steps) {
+    Feeder feeder({&config, {}, &store, rank, 2, epoch, step_in_epoch});
+    std::vector<StepData> result;
+    for (int i = 0; i < steps; ++i) result.push_back(feeder.Next());
+    return result;
+  };
+  const std::vector<StepData> all = next(0, 0, 0, 20);
+  const std::vector<StepData> other = next(0, 0, 1, 20);
+  for (size_t i = 0; i < all.size(); ++i) {
+    const int64_t epoch = static_cast<int64_t>(i) / 7, step = static_cast<int64_t>(i) % 7;
+    EXPECT_EQ(all[i].epoch, epoch);
+    EXPECT_EQ(all[i].step_in_epoch, step);
+    EXPECT_EQ(all[i].epoch_ends, step == 6);
+    EXPECT_EQ(all[i].samples, PlanEpoch(config, {}, store, epoch)[step]);
+    double weights = 0;
+    for (const StepData* data : {&all[i], &other[i]}) {
+      for (const TrainBatch& batch : data->batches) {
+        for (const float weight : batch.weights) weights += weight;
+      }
+    }
+    EXPECT_NEAR(weights, 1, 1e-5);  // both replicas together have the mean of the step
+    const StepData again = next(epoch, step, 0, 1)[0];
+    ASSERT_EQ(again.batches.size(), all[i].batches.size());
+    for (size_t b = 0; b < again.batches.size(); ++b) {
+      EXPECT_EQ(again.batches[b].tokens, all[i].batches[b].tokens);
+      EXPECT_EQ(again.batches[b].first_row, all[i].batches[b].first_row);
+    }
+  }
+}
+
+TEST(FeederTest, MicroBatchesJoinToTheShareAndThereIsAlwaysOne) {
+  TrainConfig config;
+  config.batch.micro = 2;
+  const SampleIndices step = {5, 3, 9, 1, 7};
+  EXPECT_EQ(MicroBatches(config, step, 0, 1).size(), 3u);
+  EXPECT_EQ(MicroBatches(config, step, 0, 1).back().size(), 1u);
+  const auto nothing = MicroBatches(config, step, 0, 8);
+  ASSERT_EQ(nothing.size(), 1u);
+  EXPECT_TRUE(nothing[0].empty());
+  config.batch.micro = 0;
+  EXPECT_EQ(MicroBatches(config, step, 1, 2)[0].size(), 3u);
 }
 
 TEST(BatchTest, PackingKeepsTokensLabelsWeightsAndResetsPositions) {

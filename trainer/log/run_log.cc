@@ -71,13 +71,16 @@ void RunLog::OnStep(const StepReport& r) {
                   {"gradient_norm", r.gradient_norm},
                   {"tokens_per_second", r.tokens_per_second},
                   {"mfu", r.mfu},
+                  {"data_wait_seconds", r.data_wait_seconds},
                   {"memory_bytes", r.memory_bytes},
+                  {"peak_memory_bytes", r.peak_memory_bytes},
                   {"seconds_left", r.seconds_left}}));
   const EventWriter::Scalar scalars[] = {{"loss", r.loss},
                                          {"lr", r.learning_rate},
                                          {"gradient_norm", r.gradient_norm},
                                          {"tokens_per_second", r.tokens_per_second},
-                                         {"mfu", r.mfu}};
+                                         {"mfu", r.mfu},
+                                         {"data_wait_seconds", r.data_wait_seconds}};
   WriteScalars(r.step, scalars);
 }
 
@@ -89,6 +92,16 @@ void RunLog::OnEvaluation(int64_t step, const EvaluationResult& result, bool bes
   if (result.ppl_modelscope.has_value()) {
     json["ppl_modelscope"] = *result.ppl_modelscope;
     scalars.push_back({"evaluation/ppl_modelscope", *result.ppl_modelscope});
+  }
+  if (result.texts.has_value()) {
+    const EventWriter::Scalar scores[] = {{"rouge-1", result.texts->rouge_1},
+                                          {"rouge-l", result.texts->rouge_l},
+                                          {"bleu-1", result.texts->bleu_1},
+                                          {"bleu-4", result.texts->bleu_4}};
+    for (const auto& [name, value] : scores) {
+      json[name] = value;
+      scalars.push_back({"evaluation/" + name, value});
+    }
   }
   json["best"] = best;
   WriteLine(Line(json));

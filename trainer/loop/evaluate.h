@@ -11,6 +11,7 @@
 #include "absl/status/statusor.h"
 #include "model/train/train_model.h"
 #include "trainer/data/samples.h"
+#include "trainer/metrics/text_scores.h"
 
 namespace hanlin {
 
@@ -19,6 +20,7 @@ struct EvaluationResult {
   double ppl = 1;
   int64_t labels = 0;
   std::optional<double> ppl_modelscope;
+  std::optional<TextScores> texts;  // of generated targets
 };
 
 // Collective over the data-parallel ranks, which share the work. `batch` samples at a time.

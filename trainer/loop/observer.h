@@ -18,7 +18,9 @@ struct StepReport {
   double gradient_norm = 0;      // before clipping
   double tokens_per_second = 0;  // of input, padding not counted; since the report before
   double mfu = 0;  // see FlopsPerToken; share of the matrix product's rate measured at the start
-  uint64_t memory_bytes = 0;  // of this process, resident
+  double data_wait_seconds = 0;  // for batches, since the report before
+  uint64_t memory_bytes = 0;     // of this process, resident
+  uint64_t peak_memory_bytes = 0;
   double seconds_left = 0;
 };
 

@@ -163,16 +163,38 @@ absl::Status Trainer::MakeModel(const ModelConfig& model) {
   options.adamw = {config_.optimizer.beta1, config_.optimizer.beta2, config_.optimizer.eps};
   RETURN_IF_ERROR(SetGroups(config_, &options));
   ASSIGN_OR_RETURN(model_, MakeCpuTrainModel(options, pool_));
-  const int64_t held = model_->layout().size();
-  const TrainModel::Range owned = model_->OwnedRange();
-  Message(fmt::format("{} parameters, {} on this rank; parameters, gradients and moments: {} MiB",
-                      model.num_parameters(), held,
-                      (8 * held + 8 * (owned.end - owned.begin)) >> 20));
+  Message(fmt::format("{} parameters, {} on this rank", model.num_parameters(),
+                      model_->layout().size()));
   if (config_.init == "random") {
     return LoadParameters(*Checkpoint::Random(model, static_cast<uint64_t>(config_.seed)), *model_);
   }
   ASSIGN_OR_RETURN(const auto checkpoint, Checkpoint::Open(config_.model, model));
   return LoadParameters(*checkpoint, *model_);
+}
+
+// What a step of this rank takes at most on a CPU, by the plan of the first epoch.
+void Trainer::ReportMemoryPlan(const std::vector<SampleIndices>& plan) {
+  const BatchOptions batch = EpochOptions(config_, 0);
+  int64_t tokens = 0;
+  for (const SampleIndices& step : plan) {
+    for (const auto part : MicroBatches(config_, step, dp_rank(), dp_size())) {
+      tokens = std::max(tokens, PaddedTokens(rules_, batch, train_, part));
+    }
+  }
+  const TrainModelOptions& options = model_->options();
+  const auto activations = [&](Recompute recompute) {
+    return CpuActivationBytes(
+        options.config, options.tensor == nullptr ? 1 : options.tensor->size(), recompute, tokens);
+  };
+  const int64_t weights = 4 * model_->layout().size();
+  const TrainModel::Range owned = model_->OwnedRange();
+  const int64_t moments = 8 * (owned.end - owned.begin), chosen = activations(options.recompute);
+  Message(fmt::format(
+      "memory in MiB: parameters {0}, gradients {0}, moments {1}, activations {2} for up to {3} "
+      "tokens at once (compute.recompute none {4}, selective {5}, full {6}); {7} besides the data",
+      weights >> 20, moments >> 20, chosen >> 20, tokens, activations(Recompute::kNone) >> 20,
+      activations(Recompute::kSelective) >> 20, activations(Recompute::kFull) >> 20,
+      (2 * weights + moments + chosen) >> 20));
 }
 
 absl::Status Trainer::Resume() {
@@ -210,8 +232,9 @@ absl::StatusOr<std::unique_ptr<Trainer>> Trainer::Create(const TrainerOptions& o
                           model, config.checkpoint.dtype == "bfloat16", config.checkpoint.keep});
     trainer->peak_flops_ = MeasurePeakFlops(pool);
   }
-  const auto steps =
-      static_cast<int64_t>(PlanEpoch(config, trainer->rules_, trainer->train_, 0).size());
+  const std::vector<SampleIndices> plan = PlanEpoch(config, trainer->rules_, trainer->train_, 0);
+  const auto steps = static_cast<int64_t>(plan.size());
+  if (options.observer != nullptr) trainer->ReportMemoryPlan(plan);
   trainer->total_steps_ =
       config.run.max_steps > 0
           ? config.run.max_steps

@@ -1,6 +1,7 @@
 // The loop of trainer.h.
 #include "trainer/loop/trainer.h"
 
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <chrono>
@@ -25,6 +26,12 @@ uint64_t ResidentBytes() {
   return resident * static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
 }
 
+uint64_t PeakResidentBytes() {
+  rusage usage = {};
+  getrusage(RUSAGE_SELF, &usage);
+  return static_cast<uint64_t>(usage.ru_maxrss) << 10;
+}
+
 std::string FirstOf(const SampleIndices& samples) {
   std::string text;
   for (size_t i = 0; i < std::min<size_t>(samples.size(), 8); ++i) {
@@ -39,34 +46,10 @@ void Trainer::Message(const std::string& text) {
   if (options_.observer != nullptr) options_.observer->OnMessage(text);
 }
 
-BatchOptions Trainer::EpochOptions() const {
-  return {.packing = config_.data.packing,
-          .drop_source = config_.data.drop_source,
-          .seed = static_cast<uint64_t>(config_.seed),
-          .epoch = state_.epoch};
-}
-
-// This replica's share, micro-batch by micro-batch. Returns the sum of weight x loss.
-absl::StatusOr<double> Trainer::ForwardBackward(const SampleIndices& samples, int64_t labels) {
-  const BatchOptions options = EpochOptions();
-  const std::span<const uint32_t> share = ShareOf(samples, dp_rank(), dp_size());
-  const auto micro = static_cast<size_t>(
-      config_.batch.micro > 0 ? config_.batch.micro : std::max<size_t>(1, share.size()));
-  const size_t count = std::max<size_t>(1, (share.size() + micro - 1) / micro);
+// This replica's micro-batches. Returns the sum of weight x loss.
+absl::StatusOr<double> Trainer::ForwardBackward(const StepData& data) {
   double loss = 0;
-  for (size_t i = 0; i < count; ++i) {
-    const auto part =
-        share.subspan(std::min(i * micro, share.size()),
-                      std::min(micro, share.size() - std::min(i * micro, share.size())));
-    double scale = labels == 0 ? 0 : 1.0 / static_cast<double>(labels);
-    if (config_.batch.mean == "micro_batch") {
-      const int64_t own = CountLabels(rules_, options, train_, part);
-      scale = own == 0 ? 0 : 1.0 / (static_cast<double>(own) * count * dp_size());
-    }
-    TrainBatch batch = MakeBatch(rules_, options, train_, part, static_cast<float>(scale));
-    batch.first_row =
-        static_cast<uint32_t>((share.data() - samples.data() + static_cast<ptrdiff_t>(i * micro)) *
-                              rules_.sequence_length);
+  for (const TrainBatch& batch : data.batches) {
     std::vector<float> losses(batch.tokens.size());
     RETURN_IF_ERROR(model_->ForwardBackward(batch, static_cast<uint32_t>(state_.step), losses));
     for (size_t t = 0; t < losses.size(); ++t) loss += double{batch.weights[t]} * losses[t];
@@ -74,18 +57,12 @@ absl::StatusOr<double> Trainer::ForwardBackward(const SampleIndices& samples, in
   return loss;
 }
 
-absl::StatusOr<Trainer::StepOutcome> Trainer::Step(const SampleIndices& samples) {
-  StepOutcome outcome;
-  const BatchOptions options = EpochOptions();
-  outcome.labels = CountLabels(rules_, options, train_, samples);
-  for (const uint32_t index : samples) {
-    const int64_t length = InputLength(rules_, TrainedView(options, train_, index));
-    outcome.tokens += length;
-    outcome.flops += FlopsPerToken(model_->options().config, static_cast<double>(length)) *
-                     static_cast<double>(length);
-  }
+absl::StatusOr<Trainer::StepOutcome> Trainer::Step(const StepData& data) {
+  StepOutcome outcome = {.epoch = data.epoch, .labels = data.labels, .tokens = data.tokens};
+  outcome.flops =
+      FlopsPerToken(model_->options().config, data.mean_length) * static_cast<double>(data.tokens);
   model_->ZeroGradients();
-  ASSIGN_OR_RETURN(const double loss, ForwardBackward(samples, outcome.labels));
+  ASSIGN_OR_RETURN(const double loss, ForwardBackward(data));
   double shared[] = {loss, options_.stop_requested && options_.stop_requested() ? 1.0 : 0.0};
   RETURN_IF_ERROR(SumOverRanks(options_.data, shared));
   outcome.loss = shared[0];
@@ -96,7 +73,7 @@ absl::StatusOr<Trainer::StepOutcome> Trainer::Step(const SampleIndices& samples)
   if (!std::isfinite(outcome.loss) || !std::isfinite(outcome.norm)) {
     const std::string what =
         fmt::format("step {}: loss {}, gradient norm {}; epoch {}, samples {}", state_.step + 1,
-                    outcome.loss, outcome.norm, state_.epoch, FirstOf(samples));
+                    outcome.loss, outcome.norm, data.epoch, FirstOf(data.samples));
     if (config_.run.on_nan == "stop") return absl::AbortedError(what);
     Message(what + "; skipped");
     outcome.skipped = true;
@@ -134,20 +111,23 @@ void Trainer::ReportStep(const StepOutcome& outcome) {
   if (options_.observer == nullptr || !due) return;
   const double now = Now(), seconds = std::max(1e-9, now - report_time_);
   const auto steps = static_cast<double>(std::max<int64_t>(1, state_.step - report_step_));
-  StepReport report = {.step = state_.step, .total_steps = total_steps_, .epoch = state_.epoch};
+  StepReport report = {.step = state_.step, .total_steps = total_steps_, .epoch = outcome.epoch};
   report.loss = outcome.loss;
   report.learning_rate = LearningRate(config_, state_.step - 1, total_steps_);
   report.gradient_norm = outcome.norm;
   report.tokens_per_second = static_cast<double>(report_tokens_) / seconds;
   const int ranks = dp_size() * (options_.tensor == nullptr ? 1 : options_.tensor->size());
   report.mfu = report_flops_ / seconds / (peak_flops_ * ranks);
+  report.data_wait_seconds = report_wait_;
   report.memory_bytes = ResidentBytes();
+  report.peak_memory_bytes = PeakResidentBytes();
   report.seconds_left = seconds / steps * static_cast<double>(total_steps_ - state_.step);
   options_.observer->OnStep(report);
   report_time_ = now;
   report_step_ = state_.step;
   report_tokens_ = 0;
   report_flops_ = 0;
+  report_wait_ = 0;
 }
 
 absl::Status Trainer::AfterStep(const StepOutcome& outcome, bool epoch_ends) {
@@ -166,27 +146,24 @@ absl::Status Trainer::AfterStep(const StepOutcome& outcome, bool epoch_ends) {
 
 absl::StatusOr<RunSummary> Trainer::Run() {
   RunSummary summary = {.end = "finished"};
+  Feeder feeder(
+      {&config_, rules_, &train_, dp_rank(), dp_size(), state_.epoch, state_.step_in_epoch});
   report_time_ = Now();
   report_step_ = state_.step;
   bool stop = false;
   while (state_.step < total_steps_ && !stop && !patience_over_) {
-    const std::vector<SampleIndices> plan = PlanEpoch(config_, rules_, train_, state_.epoch);
-    while (state_.step_in_epoch < static_cast<int64_t>(plan.size()) && state_.step < total_steps_ &&
-           !stop && !patience_over_) {
-      ASSIGN_OR_RETURN(const StepOutcome outcome, Step(plan[state_.step_in_epoch]));
-      summary.last_loss = outcome.loss;
-      stop = outcome.stop;
-      ++state_.step;
-      ++state_.step_in_epoch;
-      state_.updates += outcome.skipped ? 0 : 1;
-      state_.tokens += outcome.labels;
-      const bool epoch_ends = state_.step_in_epoch == static_cast<int64_t>(plan.size());
-      RETURN_IF_ERROR(AfterStep(outcome, epoch_ends));
-    }
-    if (state_.step_in_epoch >= static_cast<int64_t>(plan.size())) {
-      ++state_.epoch;
-      state_.step_in_epoch = 0;
-    }
+    const double asked = Now();
+    const StepData data = feeder.Next();
+    report_wait_ += Now() - asked;
+    ASSIGN_OR_RETURN(const StepOutcome outcome, Step(data));
+    summary.last_loss = outcome.loss;
+    stop = outcome.stop;
+    ++state_.step;
+    state_.updates += outcome.skipped ? 0 : 1;
+    state_.tokens += outcome.labels;
+    state_.epoch = data.epoch + (data.epoch_ends ? 1 : 0);
+    state_.step_in_epoch = data.epoch_ends ? 0 : data.step_in_epoch + 1;
+    RETURN_IF_ERROR(AfterStep(outcome, data.epoch_ends));
   }
   if (stop) summary.end = "stopped by a signal";
   if (patience_over_) {

@@ -2,7 +2,7 @@
 //
 // A step: the plan's samples, this replica's share in micro-batches forward and backward, gradients
 // summed over the replicas, the norm, AdamW. What any rank knows and all must agree on (a signal to
-// stop) travels with the loss of the step.
+// stop) travels with the loss of the step. The batches come from a thread that is ahead (feeder.h).
 //
 // Thread safety: one thread at a time; `stop_requested` may be called at any time.
 #ifndef HANLIN_TRAINER_LOOP_TRAINER_H_
@@ -20,7 +20,7 @@
 #include "tokenizer_svc/core/tokenizer.h"
 #include "trainer/checkpoint/checkpoint.h"
 #include "trainer/config/config.h"
-#include "trainer/data/batches.h"
+#include "trainer/data/feeder.h"
 #include "trainer/data/samples.h"
 #include "trainer/loop/observer.h"
 
@@ -61,6 +61,7 @@ class Trainer {
   struct StepOutcome {
     double loss = 0;
     double norm = 0;
+    int64_t epoch = 0;
     int64_t labels = 0;
     int64_t tokens = 0;  // of input, all replicas
     double flops = 0;
@@ -72,17 +73,18 @@ class Trainer {
   absl::Status LoadPrompts(const ModelConfig& model);
   absl::Status WaitForCache();
   absl::Status MakeModel(const ModelConfig& model);
+  void ReportMemoryPlan(const std::vector<SampleIndices>& plan);
   absl::Status Resume();
-  absl::StatusOr<StepOutcome> Step(const SampleIndices& samples);
-  absl::StatusOr<double> ForwardBackward(const SampleIndices& samples, int64_t labels);
+  absl::StatusOr<StepOutcome> Step(const StepData& data);
+  absl::StatusOr<double> ForwardBackward(const StepData& data);
   absl::Status AfterStep(const StepOutcome& outcome, bool epoch_ends);
   absl::Status EvaluateNow(bool* improved);
+  absl::Status ScoreTargets(EvaluationResult* result);
   absl::Status TakeSamples();
   absl::Status Save(bool best);
   void ReportStep(const StepOutcome& outcome);
   void Message(const std::string& text);
   bool Due(int64_t every, bool epoch_ends) const;
-  BatchOptions EpochOptions() const;
   int dp_rank() const { return options_.data == nullptr ? 0 : options_.data->rank(); }
   int dp_size() const { return options_.data == nullptr ? 1 : options_.data->size(); }
 
@@ -103,7 +105,7 @@ class Trainer {
   // Since the last report.
   double report_time_ = 0;
   int64_t report_step_ = 0, report_tokens_ = 0;
-  double report_flops_ = 0;
+  double report_flops_ = 0, report_wait_ = 0;
 };
 
 }  // namespace hanlin

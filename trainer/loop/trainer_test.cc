@@ -180,6 +180,25 @@ TEST_F(TrainerTest, SamplesComeAtEveryEvaluationAndShowWhatWasLearned) {
   EXPECT_THAT(Message(bad.status), HasSubstr("evaluation.samples: '' has 0 tokens"));
 }
 
+TEST_F(TrainerTest, GeneratedTargetsAreScoredAndMayDecideWhichIsBest) {
+  const Result result =
+      Go(Config("scores", {"run.epochs=40", "evaluation.every=40", "evaluation.generate=6",
+                           "evaluation.metric=rouge-l", "evaluation.sample_tokens=20"}));
+  ASSERT_OK(result.status);
+  ASSERT_EQ(result.recorder.evaluations.size(), 3u);
+  double best = -1;
+  for (const auto& [evaluation, improved] : result.recorder.evaluations) {
+    ASSERT_TRUE(evaluation.texts.has_value());
+    EXPECT_EQ(improved, evaluation.texts->rouge_l > best);
+    best = std::max(best, evaluation.texts->rouge_l);
+  }
+  EXPECT_GT(best, 0.1);
+  EXPECT_EQ(result.summary.state.best_metric, best);
+  directory_.Write("valid.jsonl", "{\"src_txt\":\"春\"}\n");
+  EXPECT_THAT(Message(Go(Config("none", {"evaluation.generate=6"})).status),
+              HasSubstr("evaluation.generate: no validation sample"));
+}
+
 TEST_F(TrainerTest, EarlyStopEndsTheRunAndKeepsTheBest) {
   const Result result =
       Go(Config("early", {"optimizer.lr=0", "evaluation.patience=2", "run.epochs=9"}));
@@ -216,6 +235,7 @@ TEST_F(TrainerTest, AllMaskedBatchesHaveLossZero) {
   for (const StepReport& step : result.recorder.steps) EXPECT_EQ(step.loss, 0.0);
   EXPECT_THAT(result.recorder.messages,
               ::testing::Contains(HasSubstr("1 training samples, 1 of them cut")));
+  EXPECT_THAT(result.recorder.messages, ::testing::Contains(HasSubstr("memory in MiB: ")));
 }
 
 TEST_F(TrainerTest, BadInputIsNamed) {
@@ -251,7 +271,13 @@ TEST_F(TrainerTest, RunLogWritesEveryEventAsJson) {
     ASSERT_OK_AND_ASSIGN(const auto log, RunLog::Create(output, true));
     log->OnMessage("你好");
     log->OnStep({.step = 3, .total_steps = 9, .loss = 2.5});
-    log->OnEvaluation(3, {.loss = 1, .ppl = 2.7, .labels = 5, .ppl_modelscope = 8}, true);
+    log->OnEvaluation(3,
+                      {.loss = 1,
+                       .ppl = 2.7,
+                       .labels = 5,
+                       .ppl_modelscope = 8,
+                       .texts = TextScores{.bleu_4 = 0.5}},
+                      true);
     log->OnSample(3, 1, "床前", "明月光");
   }
   const std::string text = ReadFile(output + "/log.jsonl").value();
@@ -265,6 +291,7 @@ TEST_F(TrainerTest, RunLogWritesEveryEventAsJson) {
   EXPECT_EQ(lines[0]["text"], "你好");
   EXPECT_EQ(lines[1]["loss"], 2.5);
   EXPECT_EQ(lines[2]["ppl_modelscope"], 8);
+  EXPECT_EQ(lines[2]["bleu-4"], 0.5);
   EXPECT_EQ(lines[2]["best"], true);
   EXPECT_EQ(lines[3]["kind"], "sample");
   EXPECT_EQ(lines[3]["text"], "明月光");
