@@ -132,7 +132,7 @@ struct Problem {
   DropoutParams dropout;
 };
 
-class CausalAttentionGpuTest : public GpuTest {
+class CausalAttentionGpuTest : public HopperTest {
  protected:
   Results Run(const Problem& problem) {
     const Case& c = problem.c;
