@@ -31,7 +31,7 @@ TEST(EmbedTrainCudaTest, OrdersRowsByIdAndThenByRow) {
   EXPECT_EQ(order, (std::vector<int32_t>{1, 4, 0, 2, 5, 3}));
 }
 
-class EmbedTrainGpuTest : public GpuTest {
+class EmbedTrainGpuTest : public HopperTest {
  protected:
   static constexpr int32_t kVocabulary = 50, kPositions = 40, kBegin = 10, kSize = 25;
 

@@ -44,7 +44,7 @@ std::vector<T> Slice(const std::vector<T>& logits, int64_t rows, int shards, int
   return slice;
 }
 
-class CrossEntropyGpuTest : public GpuTest {
+class CrossEntropyGpuTest : public HopperTest {
  protected:
   // The shards one after another, as the ranks of a group would; their numbers are summed on the
   // host, as the communicator sums them.

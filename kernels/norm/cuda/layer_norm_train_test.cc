@@ -79,7 +79,7 @@ struct Backward {
   std::vector<float> dweight, dbias;
 };
 
-class LayerNormTrainGpuTest : public GpuTest {
+class LayerNormTrainGpuTest : public HopperTest {
  protected:
   template <typename T>
   Forward<T> RunForward(const Data<T>& data, bool delta, const DropoutParams& dropout = {}) {

@@ -25,7 +25,7 @@ TEST(AdamWCudaTest, RefusesMissingArraysBeforeAnyLaunch) {
   EXPECT_FALSE(CudaAdamW(arrays, {}, nullptr).ok()) << "half a master";
 }
 
-class AdamWGpuTest : public GpuTest {
+class AdamWGpuTest : public HopperTest {
  protected:
   struct Halves {
     DeviceBuffer<BFloat16> high;
