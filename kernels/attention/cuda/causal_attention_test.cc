@@ -116,10 +116,16 @@ struct Problem {
     Results r = {std::vector<float>(c.tokens() * c.width()),
                  std::vector<float>(c.tokens() * c.heads), std::vector<float>(qkv.size())};
     const CausalAttentionParams p = {
-        c.sequences,     c.length,   c.heads,
-        c.head_dim,      qkv.data(), document_begin.empty() ? nullptr : document_begin.data(),
-        scale(),         3,          dropout,
-        r.log_sum.data()};
+        .sequences = c.sequences,
+        .length = c.length,
+        .heads = c.heads,
+        .head_dim = c.head_dim,
+        .qkv = qkv.data(),
+        .document_begin = document_begin.empty() ? nullptr : document_begin.data(),
+        .scale = scale(),
+        .first_head = 3,
+        .dropout = dropout,
+        .log_sum = r.log_sum.data()};
     ThreadPool pool(1);
     CausalAttention(p, r.out.data(), pool);
     CausalAttentionBackward(p, r.out.data(), dout.data(), r.dqkv.data(), pool);
@@ -145,9 +151,17 @@ class CausalAttentionGpuTest : public HopperTest {
     const auto log_sum = OnDevice(std::vector<float>(c.tokens() * c.heads, NAN));
     const auto workspace = OnDevice(
         std::vector<uint8_t>(CausalAttentionWorkspaceBytes(c.sequences, c.length, c.heads), 0xff));
-    const CudaCausalAttentionParams p = {
-        c.type,       c.sequences,     c.length, c.heads,         c.head_dim,    qkv.data(),
-        begin.data(), problem.scale(), 3,        problem.dropout, log_sum.data()};
+    const CudaCausalAttentionParams p = {.type = c.type,
+                                         .sequences = c.sequences,
+                                         .length = c.length,
+                                         .heads = c.heads,
+                                         .head_dim = c.head_dim,
+                                         .qkv = qkv.data(),
+                                         .document_begin = begin.data(),
+                                         .scale = problem.scale(),
+                                         .first_head = 3,
+                                         .dropout = problem.dropout,
+                                         .log_sum = log_sum.data()};
     EXPECT_TRUE(CudaCausalAttention(p, out.data(), stream_.get()).ok());
     EXPECT_TRUE(CudaCausalAttentionBackward(
                     p, {out.data(), dout.data(), dqkv.data(), workspace.data()}, stream_.get())
