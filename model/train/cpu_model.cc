@@ -58,6 +58,7 @@ void CpuTrainModel::Linear(int64_t rows, const float* x, TensorRole weight, int 
   p.bias = bias;
   p.c = y;
   p.c_stride = shape.rows;
+  p.type = options_.operands;
   MatMul(p, pool_);
 }
 
@@ -69,6 +70,7 @@ void CpuTrainModel::LinearBackward(int64_t rows, const float* dy, const float* x
   p.b_stride = shape.cols;
   p.c = dx;
   p.c_stride = shape.cols;
+  p.type = options_.operands;
   MatMul(p, pool_);
   MatMulParams w = {.m = shape.rows, .n = shape.cols, .k = rows, .a = dy, .a_stride = shape.rows};
   w.a_transposed = true;
@@ -77,6 +79,7 @@ void CpuTrainModel::LinearBackward(int64_t rows, const float* dy, const float* x
   w.accumulate = true;
   w.c = Gradient(weight, layer);
   w.c_stride = shape.cols;
+  w.type = options_.operands;
   MatMul(w, pool_);
 }
 
@@ -128,6 +131,7 @@ CausalAttentionParams CpuTrainModel::AttentionParams(const Pass& pass, int layer
   p.scale = 1.0f / std::sqrt(static_cast<float>(config_.head_dim));
   p.first_head = static_cast<int32_t>(tp_rank() * p.heads);
   p.dropout = Dropout(pass, options_.dropout.attention, AttentionSite(layer));
+  p.operands = options_.operands;
   p.log_sum = a.log_sum;
   return p;
 }

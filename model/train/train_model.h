@@ -24,6 +24,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "common/threading/thread_pool.h"
+#include "kernels/base/types.h"
 #include "model/comm/communicator.h"
 #include "model/config/config.h"
 #include "model/train/parameters.h"
@@ -65,6 +66,9 @@ struct TrainModelOptions {
   Communicator* data = nullptr;    // not owned; null: alone
   bool zero = true;                // ZeRO-1 over `data`
   Recompute recompute = Recompute::kNone;
+  // What the CPU model rounds the operands of its products to; everything else, sums and
+  // master weights included, is fp32. (CudaTrainOptions has its own.)
+  ComputeType operands = ComputeType::kFloat32;
   DropoutRates dropout;
   uint64_t seed = 0;
   AdamWOptions adamw;
@@ -122,7 +126,8 @@ class TrainModel {
                                   std::span<const float> values) = 0;
 };
 
-// On CPU threads, in fp32. INVALID_ARGUMENT for a degree that does not divide the model.
+// On CPU threads, in fp32 but for `operands`. INVALID_ARGUMENT for a degree that does not divide
+// the model.
 absl::StatusOr<std::unique_ptr<TrainModel>> MakeCpuTrainModel(const TrainModelOptions& options,
                                                               ThreadPool& pool);
 

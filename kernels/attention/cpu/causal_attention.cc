@@ -67,6 +67,7 @@ class Head {
     m.b_transposed = true;
     m.c = scores;
     m.c_stride = b.keys();
+    m.type = p_.operands;
     MatMulOnThisThread(m);
   }
 
@@ -97,9 +98,10 @@ class Head {
 };
 
 // c [m rows of queries or keys] (+)= op(scores) b
-void Apply(const Block& block, const float* scores, bool transposed, const float* b,
-           int64_t b_stride, int64_t head_dim, bool accumulate, float* c, int64_t c_stride) {
-  MatMulParams m = {.m = transposed ? block.keys() : block.queries(), .n = head_dim};
+void Apply(const CausalAttentionParams& p, const Block& block, const float* scores, bool transposed,
+           const float* b, int64_t b_stride, bool accumulate, float* c, int64_t c_stride) {
+  MatMulParams m = {.m = transposed ? block.keys() : block.queries(), .n = p.head_dim};
+  m.type = p.operands;
   m.k = transposed ? block.queries() : block.keys();
   m.a = scores;
   m.a_stride = block.keys();
@@ -125,8 +127,8 @@ void ForwardHead(const CausalAttentionParams& p, int64_t index, float* out) {
       head.log_sum()[q] = kernels.softmax(row + first, count, p.scale);
       if (p.dropout.rate > 0) head.Dropout(elementwise, b, q, row);
     });
-    Apply(b, scores.data(), false, head.Qkv(p.qkv, 2) + b.key_begin * head.qkv_stride(),
-          head.qkv_stride(), p.head_dim, false, head.Out(out) + b.query_begin * head.out_stride(),
+    Apply(p, b, scores.data(), false, head.Qkv(p.qkv, 2) + b.key_begin * head.qkv_stride(),
+          head.qkv_stride(), false, head.Out(out) + b.query_begin * head.out_stride(),
           head.out_stride());
   }
 }
@@ -162,8 +164,8 @@ void BackwardHead(const CausalAttentionParams& p, int64_t index, const float* ou
         head.Dropout(elementwise, b, q, copy);
       }
     });
-    Apply(b, dropped, true, dout_block, head.out_stride(), p.head_dim, true,
-          head.Qkv(dqkv, 2) + key_offset, stride);
+    Apply(p, b, dropped, true, dout_block, head.out_stride(), true, head.Qkv(dqkv, 2) + key_offset,
+          stride);
     head.Scores(b, head.Out(dout), head.out_stride(), head.Qkv(p.qkv, 2), gradient);
     head.ForRows(b, gradient, [&](int64_t q, int64_t first, int64_t count, float* row) {
       if (p.dropout.rate > 0) head.Dropout(elementwise, b, q, row);
@@ -172,9 +174,9 @@ void BackwardHead(const CausalAttentionParams& p, int64_t index, const float* ou
                                       head.Out(out) + q * head.out_stride(), p.head_dim);
       kernels.dscores(probability + (row - gradient) + first, count, delta, p.scale, row + first);
     });
-    Apply(b, gradient, false, head.Qkv(p.qkv, 1) + key_offset, stride, p.head_dim, false,
+    Apply(p, b, gradient, false, head.Qkv(p.qkv, 1) + key_offset, stride, false,
           head.Qkv(dqkv, 0) + query_offset, stride);
-    Apply(b, gradient, true, head.Qkv(p.qkv, 0) + query_offset, stride, p.head_dim, true,
+    Apply(p, b, gradient, true, head.Qkv(p.qkv, 0) + query_offset, stride, true,
           head.Qkv(dqkv, 1) + key_offset, stride);
   }
 }

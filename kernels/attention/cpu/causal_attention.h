@@ -15,6 +15,7 @@
 #include <cstdint>
 
 #include "common/threading/thread_pool.h"
+#include "kernels/base/types.h"
 #include "kernels/elementwise/cpu/dropout_params.h"
 
 namespace hanlin {
@@ -32,6 +33,7 @@ struct CausalAttentionParams {
   float scale = 1;
   int32_t first_head = 0;  // of this rank, for dropout
   DropoutParams dropout;
+  ComputeType operands = ComputeType::kFloat32;  // what the products round their operands to
   float* log_sum = nullptr;  // [sequences, heads, length]: written by forward, read by backward
 };
 
