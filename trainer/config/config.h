@@ -106,6 +106,7 @@ struct TrainConfig {
 
   struct Compute {
     int64_t threads = 0;             // 0 = what the machine has, shared among the ranks of a host
+    std::string dtype = "float32";   // of the products' operands: float32 | bfloat16
     std::string recompute = "none";  // none | selective | full
   } compute;
 

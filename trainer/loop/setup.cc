@@ -15,8 +15,8 @@
 namespace hanlin {
 namespace {
 
-// fp32 matrix products of this size run at the machine's rate: what MFU is a share of.
-double MeasurePeakFlops(ThreadPool& pool) {
+// Matrix products of this size run at the machine's rate: what MFU is a share of.
+double MeasurePeakFlops(ComputeType operands, ThreadPool& pool) {
   constexpr int64_t kSize = 512;
   std::vector<float> a(kSize * kSize, 1.0f), c(a.size());
   MatMulParams p = {.m = kSize, .n = kSize, .k = kSize, .a = a.data(), .a_stride = kSize};
@@ -24,6 +24,7 @@ double MeasurePeakFlops(ThreadPool& pool) {
   p.b_stride = kSize;
   p.c = c.data();
   p.c_stride = kSize;
+  p.type = operands;
   double best = 1e9;
   for (int i = 0; i < 4; ++i) {
     const auto begin = std::chrono::steady_clock::now();
@@ -156,6 +157,8 @@ absl::Status Trainer::MakeModel(const ModelConfig& model) {
   options.recompute = config_.compute.recompute == "full"        ? Recompute::kFull
                       : config_.compute.recompute == "selective" ? Recompute::kSelective
                                                                  : Recompute::kNone;
+  options.operands =
+      config_.compute.dtype == "bfloat16" ? ComputeType::kBFloat16 : ComputeType::kFloat32;
   options.dropout = {static_cast<float>(config_.dropout.embedding),
                      static_cast<float>(config_.dropout.attention),
                      static_cast<float>(config_.dropout.hidden)};
@@ -230,7 +233,7 @@ absl::StatusOr<std::unique_ptr<Trainer>> Trainer::Create(const TrainerOptions& o
     trainer->writer_ = std::make_unique<CheckpointWriter>(
         CheckpointOptions{config.output, config.tokenizer.empty() ? config.model : config.tokenizer,
                           model, config.checkpoint.dtype == "bfloat16", config.checkpoint.keep});
-    trainer->peak_flops_ = MeasurePeakFlops(pool);
+    trainer->peak_flops_ = MeasurePeakFlops(trainer->model_->options().operands, pool);
   }
   const std::vector<SampleIndices> plan = PlanEpoch(config, trainer->rules_, trainer->train_, 0);
   const auto steps = static_cast<int64_t>(plan.size());
