@@ -1,4 +1,4 @@
-// TrainModel on a GPU, without showing CUDA: a build without it has the same function, which says
+// TrainModel on a GPU, without showing CUDA: a build without it has the same functions, which say
 // that it is missing.
 //
 // bf16: activations, gradients of activations and working weights are bf16, sums, the gradients of
@@ -30,6 +30,9 @@ struct CudaTrainOptions {
 // arrays do not fit; activations are allocated with the first batch of their size.
 absl::StatusOr<std::unique_ptr<TrainModel>> MakeCudaTrainModel(const TrainModelOptions& options,
                                                                const CudaTrainOptions& cuda);
+
+// Operations a second of a large product on that device, what MFU is a share of. Waits.
+absl::StatusOr<double> MeasureCudaPeak(const CudaTrainOptions& cuda);
 
 }  // namespace hanlin
 

@@ -3,10 +3,19 @@
 
 namespace hanlin {
 
-absl::StatusOr<std::unique_ptr<TrainModel>> MakeCudaTrainModel(const TrainModelOptions&,
-                                                               const CudaTrainOptions&) {
+namespace {
+
+absl::Status Missing() {
   return absl::FailedPreconditionError(
       "the device is cuda, but this program was built without CUDA");
 }
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<TrainModel>> MakeCudaTrainModel(const TrainModelOptions&,
+                                                               const CudaTrainOptions&) {
+  return Missing();
+}
+absl::StatusOr<double> MeasureCudaPeak(const CudaTrainOptions&) { return Missing(); }
 
 }  // namespace hanlin

@@ -201,6 +201,34 @@ TEST(TrainModel, TensorAndDataParallelRanksAgreeWithOneProcess) {
   }
 }
 
+TEST(TrainModel, LogitsHaveTheLossesOfEvaluateOnEveryTensorRank) {
+  if (!testing::kTestsGroups) GTEST_SKIP() << "one rank in this process";
+  const TrainBatch batch = RandomBatch(SmallConfig(), 3, 12, 0, 4);
+  const std::vector<int64_t> positions = {0, 11, 5, 24, 35};
+  for (const int tp : {1, 2, 4}) {
+    RunGrid(tp, 1, [&](Communicator& tensor, Communicator& data, int, int) {
+      ThreadPool pool(1);
+      TrainModelOptions options = WithDropout();
+      options.tensor = &tensor;
+      options.data = &data;
+      const auto model = Make(options, pool);
+      std::vector<float> losses(batch.tokens.size());
+      ASSERT_OK(model->Evaluate(batch, true, losses));
+      const int64_t vocabulary = options.config.vocab_size;
+      std::vector<float> logits(positions.size() * vocabulary);
+      ASSERT_OK(model->Logits(batch, positions, logits));
+      for (size_t i = 0; i < positions.size(); ++i) {
+        const float* const row = logits.data() + i * vocabulary;
+        double sum = 0;
+        for (int64_t id = 0; id < vocabulary; ++id) sum += std::exp(double{row[id]});
+        EXPECT_NEAR(std::log(sum) - row[batch.labels[positions[i]]], losses[positions[i]], 1e-5);
+      }
+      EXPECT_EQ(model->Logits(batch, std::vector<int64_t>{36}, logits).code(),
+                absl::StatusCode::kInvalidArgument);
+    });
+  }
+}
+
 TEST(TrainModel, PackedDocumentsHaveTheLossesAndGradientsOfSeparateRows) {
   ThreadPool pool(2);
   TrainModelOptions options = {.config = SmallConfig()};

@@ -57,7 +57,7 @@ uint32_t AlignmentOf(const Operands& o) {
 
 struct CudaTrainProducts::Impl {
   absl::StatusOr<std::unique_ptr<Plan>> Describe(Kind kind, const Shape& shape,
-                                                 uint32_t alignment) const;
+                                                 const Operands& operands) const;
   absl::Status Choose(const Shape& shape, uint32_t alignment, Plan& plan) const;
   absl::Status Run(Kind kind, const Shape& shape, const Operands& operands,
                    const CudaStream& stream);
@@ -67,9 +67,8 @@ struct CudaTrainProducts::Impl {
   std::map<Key, std::unique_ptr<Plan>> plans;
 };
 
-absl::StatusOr<std::unique_ptr<Plan>> CudaTrainProducts::Impl::Describe(Kind kind,
-                                                                        const Shape& shape,
-                                                                        uint32_t alignment) const {
+absl::StatusOr<std::unique_ptr<Plan>> CudaTrainProducts::Impl::Describe(
+    Kind kind, const Shape& shape, const Operands& operands) const {
   auto plan = std::make_unique<Plan>(*api);
   RETURN_IF_ERROR(api->Check(api->desc_create(&plan->desc, CUBLAS_COMPUTE_32F, CUDA_R_32F),
                              "cublasLtMatmulDescCreate"));
@@ -89,6 +88,7 @@ absl::StatusOr<std::unique_ptr<Plan>> CudaTrainProducts::Impl::Describe(Kind kin
       const cublasLtEpilogue_t epilogue = CUBLASLT_EPILOGUE_BIAS;
       RETURN_IF_ERROR(set(CUBLASLT_MATMUL_DESC_EPILOGUE, epilogue));
       RETURN_IF_ERROR(set(CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, type));
+      RETURN_IF_ERROR(set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, operands.bias));
       [[fallthrough]];
     }
     case Kind::kForward:
@@ -109,7 +109,7 @@ absl::StatusOr<std::unique_ptr<Plan>> CudaTrainProducts::Impl::Describe(Kind kin
       RETURN_IF_ERROR(layout(&plan->d, CUDA_R_32F, shape.inputs, shape.outputs));
       break;
   }
-  RETURN_IF_ERROR(Choose(shape, alignment, *plan));
+  RETURN_IF_ERROR(Choose(shape, AlignmentOf(operands), *plan));
   return plan;
 }
 
@@ -163,7 +163,7 @@ absl::Status CudaTrainProducts::Impl::Run(Kind kind, const Shape& shape, const O
   const Key key = {kind, shape.type, shape.rows, shape.outputs, shape.inputs, alignment};
   auto found = plans.find(key);
   if (found == plans.end()) {
-    ASSIGN_OR_RETURN(std::unique_ptr<Plan> made, Describe(kind, shape, alignment));
+    ASSIGN_OR_RETURN(std::unique_ptr<Plan> made, Describe(kind, shape, operands));
     if (plans.size() >= kMaxPlans) plans.clear();
     found = plans.emplace(key, std::move(made)).first;
   }

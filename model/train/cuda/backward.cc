@@ -37,14 +37,13 @@ absl::StatusOr<const std::byte*> CudaTrainModel::ProductGradient(const Pass& pas
                                                                  const std::byte* dx, uint32_t site,
                                                                  TensorId bias) {
   const DropoutParams dropout = Dropout(pass, options_.dropout.hidden, site);
-  const std::byte* dproduct = dx;
-  if (dropout.rate > 0) {
-    std::byte* const dropped = activations_.hidden[0];
-    RETURN_IF_ERROR(
-        CudaDropout(dropout, type_, dx, pass.tokens, config_.hidden_size, dropped, stream_.get()));
-    dproduct = dropped;
+  if (dropout.rate == 0) {
+    RETURN_IF_ERROR(AddBiasGradient(pass, dx, bias));
+    return dx;
   }
-  RETURN_IF_ERROR(AddBiasGradient(pass, dproduct, bias));
+  std::byte* const dproduct = activations_.hidden[0];
+  RETURN_IF_ERROR(CudaDropoutSums(dropout, type_, dx, pass.tokens, config_.hidden_size, dproduct,
+                                  Gradient(bias), activations_.workspace, stream_.get()));
   return dproduct;
 }
 
@@ -64,9 +63,9 @@ absl::Status CudaTrainModel::MlpBackward(const Pass& pass, int layer, const Cuda
                    ProductGradient(pass, dx, MlpSite(layer), {R::kMlpDownBias, layer}));
   RETURN_IF_ERROR(LinearBackward(pass.tokens, dproduct, a.act, {R::kMlpDownWeight, layer}, dup));
   const GeluForm form = config_.gelu == GeluKind::kErf ? GeluForm::kErf : GeluForm::kTanh;
-  RETURN_IF_ERROR(CudaGeluBackward(
-      form, type_, a.up, dup, pass.tokens * (config_.ffn_size / tp_size()), dup, stream_.get()));
-  RETURN_IF_ERROR(AddBiasGradient(pass, dup, {R::kMlpUpBias, layer}));
+  RETURN_IF_ERROR(CudaGeluBackwardSums(
+      form, type_, a.up, dup, pass.tokens, config_.ffn_size / tp_size(), dup,
+      Gradient({R::kMlpUpBias, layer}), activations_.workspace, stream_.get()));
   RETURN_IF_ERROR(LinearBackward(pass.tokens, dup, a.ln2, {R::kMlpUpWeight, layer}, dln));
   RETURN_IF_ERROR(AllReduce(pass.tokens, dln));
   return NormBackward(pass, Norm2(layer, a), dln, dx);

@@ -2,10 +2,10 @@
 #include "model/train/cuda/cuda_model.h"
 
 #include <algorithm>
-#include <numeric>
 
 #include "kernels/elementwise/cuda/elementwise.h"
 #include "kernels/embed/cuda/embed_train.h"
+#include "kernels/gemm/cuda/peak.h"
 #include "kernels/optim/cuda/adamw_params.h"
 #include "model/comm/nccl/cuda_communicator.h"
 #include "model/train/cuda/memory.h"
@@ -47,6 +47,10 @@ absl::StatusOr<std::unique_ptr<CudaTrainModel>> CudaTrainModel::Create(
   RETURN_IF_ERROR(CheckGroup("tensor-parallel", options.tensor, cuda.tensor));
   RETURN_IF_ERROR(CheckGroup("data-parallel", options.data, cuda.data));
   ASSIGN_OR_RETURN(model->device_, OpenCudaDevice(cuda.device));
+  if (!model->device_.hopper) {
+    return FailedPrecondition("training wants a GPU of compute capability 9.0, {} has {}.{}",
+                              model->device_.name, model->device_.major, model->device_.minor);
+  }
   ASSIGN_OR_RETURN(model->stream_, CudaStream::Create());
   RETURN_IF_ERROR(model->Allocate());
   return model;
@@ -171,6 +175,12 @@ absl::Status CudaTrainModel::AllReduce(int64_t rows, std::byte* data) {
 absl::StatusOr<std::unique_ptr<TrainModel>> MakeCudaTrainModel(const TrainModelOptions& options,
                                                                const CudaTrainOptions& cuda) {
   return CudaTrainModel::Create(options, cuda);
+}
+
+absl::StatusOr<double> MeasureCudaPeak(const CudaTrainOptions& cuda) {
+  ASSIGN_OR_RETURN(const CudaDevice device, OpenCudaDevice(cuda.device));
+  ASSIGN_OR_RETURN(const CudaStream stream, CudaStream::Create());
+  return MeasurePeakFlops(cuda.type, device, stream);
 }
 
 }  // namespace hanlin

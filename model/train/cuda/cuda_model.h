@@ -37,6 +37,8 @@ class CudaTrainModel : public TrainModel {
   const ParameterLayout& layout() const override { return layout_; }
   Range OwnedRange() const override;
   absl::Status Evaluate(const TrainBatch& batch, bool all, std::span<float> losses) override;
+  absl::Status Logits(const TrainBatch& batch, std::span<const int64_t> positions,
+                      std::span<float> logits) override;
   absl::Status ForwardBackward(const TrainBatch& batch, uint32_t step,
                                std::span<float> losses) override;
   absl::Status ReduceGradients() override;

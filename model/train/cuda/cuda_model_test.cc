@@ -72,7 +72,13 @@ TrainModelOptions WithDropout(const ModelConfig& config) {
   return options;
 }
 
-using CudaTrainModelTest = GpuTest;
+class CudaTrainModelTest : public GpuTest {
+ protected:
+  void SetUp() override {
+    GpuTest::SetUp();
+    if (!IsSkipped() && !device_.hopper) GTEST_SKIP() << "needs compute capability 9.0";
+  }
+};
 
 TEST_F(CudaTrainModelTest, Bf16IsNearToTheCpuInFp32) {
   ThreadPool pool(2);

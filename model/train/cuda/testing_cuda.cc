@@ -12,6 +12,7 @@ class NeedsGpu : public ::testing::Environment {
   void SetUp() override {
     const auto device = OpenCudaDevice(0);
     if (!device.ok()) GTEST_SKIP() << "needs a GPU: " << device.status();
+    if (!device->hopper) GTEST_SKIP() << "needs a GPU of compute capability 9.0";
   }
 };
 const ::testing::Environment* const needs_gpu = ::testing::AddGlobalTestEnvironment(new NeedsGpu);
