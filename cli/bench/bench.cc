@@ -7,6 +7,7 @@
 #include "cli/bench/serve_bench.h"
 #include "cli/bench/service_bench.h"
 #include "cli/bench/tokenize_bench.h"
+#include "cli/bench/train_bench.h"
 #include "cli/command.h"
 #include "common/flags/flags.h"
 #include "common/status/status.h"
@@ -214,6 +215,53 @@ void AddServeBench(CLI::App& bench, Runner& run) {
   SetRun(command, run, options, BenchServe);
 }
 
+void AddTrainBench(CLI::App& bench, Runner& run) {
+  auto options = std::make_shared<TrainBenchOptions>();
+  CLI::App* command =
+      bench.add_subcommand("train", "Whole steps of training: tokens a second beside the peak");
+  CLI::Option* model =
+      command->add_option("--model", options->model, "Folder whose configuration is taken");
+  command->add_option("--preset,--model-preset", options->preset, "Preset: base, large, 1.3B, …")
+      ->excludes(model)
+      ->capture_default_str();
+  command->add_option("--vocab-size", options->vocab_size, "In place of the model's (0: its own)")
+      ->check(CLI::NonNegativeNumber);
+  command->add_option("--device", options->device, "cpu or cuda")
+      ->check(CLI::IsMember({"cpu", "cuda"}))
+      ->capture_default_str();
+  command->add_option("--dtype", options->dtype, "auto, fp32 or bf16")
+      ->check(CLI::IsMember({"auto", "fp32", "bf16"}))
+      ->capture_default_str();
+  command->add_option("--recompute", options->recompute, "none, selective or full")
+      ->check(CLI::IsMember({"none", "selective", "full"}))
+      ->capture_default_str();
+  command->add_option("--dropout", options->dropout, "All three rates")
+      ->check(CLI::Range(0.0, 0.9))
+      ->capture_default_str();
+  command->add_option("--threads", options->threads, "Threads on a CPU (0: all processors)")
+      ->check(CLI::Range(0, 1024))
+      ->capture_default_str();
+  command->add_option("--batch", options->batch, "Sequences of a micro-batch")
+      ->check(CLI::Range(1, 1 << 16))
+      ->capture_default_str();
+  command->add_option("--context", options->context, "Tokens of a sequence")
+      ->check(CLI::Range(1, 1 << 20))
+      ->capture_default_str();
+  command->add_option("--accumulate", options->accumulate, "Micro-batches of a step")
+      ->check(CLI::Range(1, 1 << 16))
+      ->capture_default_str();
+  command->add_option("--seconds", options->seconds, "Time to measure for")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  command->footer(
+      "mfu: share of a large product measured in the same run; recomputation does not count.\n"
+      "\n"
+      "Examples:\n"
+      "  hanlin bench train --preset base --batch 4 --context 128 --json\n"
+      "  hanlin bench train --device cuda --preset 2.7B --batch 4 --context 1024 --recompute full");
+  SetRun(command, run, options, BenchTrain);
+}
+
 void AddStart(CLI::App& bench, Runner& run) {
   auto options = std::make_shared<StartBenchOptions>();
   CLI::App* command =
@@ -232,12 +280,13 @@ void AddStart(CLI::App& bench, Runner& run) {
 
 void AddBench(CLI::App& app, Runner& run) {
   CLI::App* bench = app.add_subcommand(
-      "bench", "Measure decode, prefill, tokenizing, load, the service and start");
+      "bench", "Measure decode, prefill, training, tokenizing, load, the service and start");
   bench->require_subcommand(1);
   AddForward(*bench, run, "decode",
              "One token a sequence: bytes a second beside the rate of reading", BenchDecode);
   AddForward(*bench, run, "prefill", "Whole prompts: operations a second beside the peak",
              BenchPrefill);
+  AddTrainBench(*bench, run);
   AddTokenizeBench(*bench, run);
   AddLoad(*bench, run);
   AddServeBench(*bench, run);

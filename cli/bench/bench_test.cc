@@ -6,6 +6,7 @@
 #include "cli/bench/roofline.h"
 #include "cli/bench/serve_bench.h"
 #include "cli/bench/service_bench.h"
+#include "cli/bench/train_bench.h"
 #include "common/testing/testing.h"
 
 namespace hanlin::cli {
@@ -52,6 +53,25 @@ TEST_P(ForwardBenchTest, ReportsRatesAndTheirShare) {
   EXPECT_GT(prefill["tokens_per_second"].get<double>(), 0);
 }
 INSTANTIATE_TEST_SUITE_P(Types, ForwardBenchTest, ::testing::Values("fp32", "bf16"));
+
+TEST(TrainBenchTest, ReportsTheRateAndItsShare) {
+  const std::vector<std::string> cases = hanlin::testing::GoldenCases("hf");
+  ASSERT_FALSE(cases.empty());
+  TrainBenchOptions options{
+      .model = cases[0], .threads = 1, .batch = 2, .context = 8, .accumulate = 2, .seconds = 0.05};
+  for (const std::string recompute : {"none", "full"}) {
+    options.recompute = recompute;
+    ASSERT_OK_AND_ASSIGN(const Json json, BenchTrain(options));
+    EXPECT_EQ(json["dtype"], "fp32");
+    EXPECT_EQ(json["recompute"], recompute);
+    EXPECT_GT(json["tokens_per_second"].get<double>(), 0);
+    EXPECT_GT(json.value("mfu", 1.0), 0);
+    EXPECT_GT(json["loss"].get<double>(), 0);
+  }
+  options.context = 1 << 20;
+  EXPECT_THAT(BenchTrain(options),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("--context is")));
+}
 
 TEST(BenchOptionsTest, WhatDoesNotFitIsRefused) {
   EXPECT_THAT(BenchDecode({.preset = "tiny"}),

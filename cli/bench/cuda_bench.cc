@@ -9,9 +9,10 @@
 #include "common/host/host.h"
 #include "common/status/status.h"
 #include "kernels/base/cuda/read_rate.h"
-#include "kernels/gemm/cuda/linear.h"
+#include "kernels/gemm/cuda/peak.h"
 #include "kernels/sampling/cuda/sample.h"
 #include "model/forward/cuda/cuda_model.h"
+#include "model/train/cuda/memory.h"
 #include "worker/engine/model_rank.h"
 
 namespace hanlin::cli {
@@ -20,7 +21,6 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr int kStepsPerSample = 20;
-constexpr int64_t kPeakSize = 8192;
 
 double SecondsSince(Clock::time_point begin) {
   return std::chrono::duration<double>(Clock::now() - begin).count();
@@ -37,31 +37,12 @@ struct Roof {
   double peak = 0;       // floating-point operations a second of `type`
 };
 
-absl::StatusOr<double> MeasurePeak(ComputeType type, const CudaDevice& device,
-                                   const CudaStream& stream) {
-  ASSIGN_OR_RETURN(const auto linear, CudaLinear::Create(device, {}));
-  const size_t bytes = kPeakSize * kPeakSize * SizeOf(type);
-  ASSIGN_OR_RETURN(const auto memory, DeviceBuffer<std::byte>::Create(3 * bytes));
-  RETURN_IF_ERROR(FillRandomBFloat16(memory.data(), 3 * bytes / 2, 0.1f, stream));
-  const GemmParams product = {.m = kPeakSize,
-                              .n = kPeakSize,
-                              .k = kPeakSize,
-                              .type = type,
-                              .weight = memory.data(),
-                              .x = memory.data() + bytes,
-                              .y = memory.data() + 2 * bytes};
-  RETURN_IF_ERROR(linear->Prepare(product, stream));
-  ASSIGN_OR_RETURN(const double milliseconds,
-                   MeasureMilliseconds(stream, 5, 4, [&] { return linear->Run(product, stream); }));
-  return 2e3 * kPeakSize * kPeakSize * kPeakSize / milliseconds;
-}
-
 absl::StatusOr<Roof> MeasureRoof(ComputeType type, bool peak) {
   ASSIGN_OR_RETURN(const CudaDevice device, OpenCudaDevice(0));
   ASSIGN_OR_RETURN(const CudaStream stream, CudaStream::Create());
   Roof roof;
   if (peak) {
-    ASSIGN_OR_RETURN(roof.peak, MeasurePeak(type, device, stream));
+    ASSIGN_OR_RETURN(roof.peak, MeasurePeakFlops(type, device, stream));
   } else {
     ASSIGN_OR_RETURN(roof.read_rate, MeasureReadRate(stream));
   }
@@ -248,6 +229,27 @@ absl::StatusOr<Json> BenchCudaPrefill(const ForwardBenchOptions& options) {
   json["peak_gflop_per_second"] = roof.peak / 1e9;
   json["share_of_peak"] = flops / seconds / roof.peak;
   return json;
+}
+
+absl::StatusOr<std::string> CudaDeviceName() {
+  ASSIGN_OR_RETURN(const CudaDevice device, OpenCudaDevice(0));
+  return device.name;
+}
+
+absl::StatusOr<uint64_t> CudaMemoryUsed() {
+  size_t free = 0, total = 0;
+  RETURN_IF_CUDA_ERROR(cudaMemGetInfo(&free, &total));
+  return total - free;
+}
+
+absl::StatusOr<Json> PlanCudaTraining(const TrainModelOptions& options, ComputeType type,
+                                      int64_t sequences, int64_t length) {
+  const CudaTrainMemory plan = PlanCudaTrainMemory(options, type, sequences, length);
+  const auto gb = [](uint64_t bytes) { return static_cast<double>(bytes) / 1e9; };
+  return Json{{"master_gb", gb(plan.master)},   {"gradients_gb", gb(plan.gradients)},
+              {"moments_gb", gb(plan.moments)}, {"activations_gb", gb(plan.activations)},
+              {"logits_gb", gb(plan.logits)},   {"fixed_gb", gb(plan.fixed)},
+              {"total_gb", gb(plan.total())}};
 }
 
 }  // namespace hanlin::cli

@@ -12,5 +12,10 @@ absl::Status Missing() {
 
 absl::StatusOr<Json> BenchCudaDecode(const ForwardBenchOptions&) { return Missing(); }
 absl::StatusOr<Json> BenchCudaPrefill(const ForwardBenchOptions&) { return Missing(); }
+absl::StatusOr<std::string> CudaDeviceName() { return Missing(); }
+absl::StatusOr<uint64_t> CudaMemoryUsed() { return Missing(); }
+absl::StatusOr<Json> PlanCudaTraining(const TrainModelOptions&, ComputeType, int64_t, int64_t) {
+  return Missing();
+}
 
 }  // namespace hanlin::cli

@@ -163,6 +163,7 @@ Keys MakeKeys(TrainConfig& c) {
       {"compute.threads", Integer(&c.compute.threads, 0, 1024)},
       {"compute.dtype", Choice(&c.compute.dtype, {"float32", "bfloat16"})},
       {"compute.recompute", Choice(&c.compute.recompute, {"none", "selective", "full"})},
+      {"compute.device", Choice(&c.compute.device, {"cpu", "cuda"})},
       {"log.every", Integer(&c.log.every, 1, kMany)},
       {"log.tensorboard", Flag(&c.log.tensorboard)},
   };

@@ -108,6 +108,7 @@ struct TrainConfig {
     int64_t threads = 0;             // 0 = what the machine has, shared among the ranks of a host
     std::string dtype = "float32";   // of the products' operands: float32 | bfloat16
     std::string recompute = "none";  // none | selective | full
+    std::string device = "cpu";      // cpu | cuda (bf16 over fp32 master weights; one rank)
   } compute;
 
   struct Log {

@@ -8,6 +8,7 @@
 #include "common/status/status.h"
 #include "kernels/gemm/cpu/matmul.h"
 #include "model/checkpoint/checkpoint.h"
+#include "model/train/cuda_train.h"
 #include "tokenizer_svc/core/loader.h"
 #include "trainer/data/dataset.h"
 #include "trainer/loop/trainer.h"
@@ -165,7 +166,18 @@ absl::Status Trainer::MakeModel(const ModelConfig& model) {
   options.seed = static_cast<uint64_t>(config_.seed);
   options.adamw = {config_.optimizer.beta1, config_.optimizer.beta2, config_.optimizer.eps};
   RETURN_IF_ERROR(SetGroups(config_, &options));
-  ASSIGN_OR_RETURN(model_, MakeCpuTrainModel(options, pool_));
+  if (config_.compute.device == "cuda") {
+    for (const Communicator* const group : {options.tensor, options.data}) {
+      if (group == nullptr || group->size() == 1) continue;
+      return Unimplemented(
+          "compute.device is cuda: {} ranks, want one; ranks do not train together "
+          "on GPUs yet",
+          group->size());
+    }
+    ASSIGN_OR_RETURN(model_, MakeCudaTrainModel(options, {}));
+  } else {
+    ASSIGN_OR_RETURN(model_, MakeCpuTrainModel(options, pool_));
+  }
   Message(fmt::format("{} parameters, {} on this rank", model.num_parameters(),
                       model_->layout().size()));
   if (config_.init == "random") {
@@ -234,10 +246,15 @@ absl::StatusOr<std::unique_ptr<Trainer>> Trainer::Create(const TrainerOptions& o
         CheckpointOptions{config.output, config.tokenizer.empty() ? config.model : config.tokenizer,
                           model, config.checkpoint.dtype == "bfloat16", config.checkpoint.keep});
     trainer->peak_flops_ = MeasurePeakFlops(trainer->model_->options().operands, pool);
+    if (config.compute.device == "cuda") {
+      ASSIGN_OR_RETURN(trainer->peak_flops_, MeasureCudaPeak({}));
+    }
   }
   const std::vector<SampleIndices> plan = PlanEpoch(config, trainer->rules_, trainer->train_, 0);
   const auto steps = static_cast<int64_t>(plan.size());
-  if (options.observer != nullptr) trainer->ReportMemoryPlan(plan);
+  if (options.observer != nullptr && config.compute.device == "cpu") {
+    trainer->ReportMemoryPlan(plan);
+  }
   trainer->total_steps_ =
       config.run.max_steps > 0
           ? config.run.max_steps
