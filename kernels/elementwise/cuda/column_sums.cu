@@ -23,8 +23,10 @@ struct Plain {
 };
 
 __global__ void __launch_bounds__(32 * kAddWarps)
-    AddPartsKernel(const float* partials, int parts, int64_t width, int64_t stride, float* sums) {
+    AddPartsKernel(const float* partials, int parts, int64_t width, float* sums, float* second) {
   __shared__ float shared[kAddWarps][32];
+  const int64_t stride = gridDim.y * width;
+  partials += blockIdx.y * width;
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const int64_t column = int64_t{blockIdx.x} * 32 + lane;
   float sum = 0;
@@ -36,7 +38,7 @@ __global__ void __launch_bounds__(32 * kAddWarps)
   __syncthreads();
   if (warp > 0 || column >= width) return;
   for (int w = 1; w < kAddWarps; ++w) sum += shared[w][lane];
-  sums[column] += sum;
+  (blockIdx.y == 0 ? sums : second)[column] += sum;
 }
 
 }  // namespace
@@ -62,10 +64,10 @@ cudaError_t LaunchColumnSums(ComputeType type, const void* x, int64_t rows, int6
   return LaunchColumnPass<__nv_bfloat16>(type, pass, rows, width, partials, stream);
 }
 
-cudaError_t LaunchAddParts(const float* partials, int parts, int64_t width, int64_t stride,
-                           float* sums, cudaStream_t stream) {
-  const auto blocks = static_cast<unsigned>((width + 31) / 32);
-  AddPartsKernel<<<blocks, 32 * kAddWarps, 0, stream>>>(partials, parts, width, stride, sums);
+cudaError_t LaunchAddParts(const float* partials, int parts, int64_t width, float* sums,
+                           float* second, cudaStream_t stream) {
+  const dim3 grid(static_cast<unsigned>((width + 31) / 32), second == nullptr ? 1 : 2);
+  AddPartsKernel<<<grid, 32 * kAddWarps, 0, stream>>>(partials, parts, width, sums, second);
   return cudaGetLastError();
 }
 

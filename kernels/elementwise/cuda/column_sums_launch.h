@@ -23,9 +23,10 @@ int ColumnSumParts(ComputeType type, int64_t rows, int64_t width);
 cudaError_t LaunchColumnSums(ComputeType type, const void* x, int64_t rows, int64_t width,
                              float* partials, cudaStream_t stream);
 
-// sums[c] += the parts of column c; partials [parts] rows of `stride`.
-cudaError_t LaunchAddParts(const float* partials, int parts, int64_t width, int64_t stride,
-                           float* sums, cudaStream_t stream);
+// sums[c] += the parts of column c; partials [parts, width]. With `second` they are
+// [parts, 2, width], and the latter ones are its.
+cudaError_t LaunchAddParts(const float* partials, int parts, int64_t width, float* sums,
+                           float* second, cudaStream_t stream);
 
 }  // namespace hanlin
 

@@ -15,7 +15,7 @@ absl::Status CheckCount(int64_t count) {
 absl::Status AddParts(ComputeType type, int64_t rows, int64_t width, const float* partials,
                       float* sums, cudaStream_t stream) {
   return CudaStatus(
-      LaunchAddParts(partials, ColumnSumParts(type, rows, width), width, width, sums, stream),
+      LaunchAddParts(partials, ColumnSumParts(type, rows, width), width, sums, nullptr, stream),
       "launch of the sums' second stage");
 }
 
@@ -26,13 +26,6 @@ absl::Status CudaGelu(GeluForm form, ComputeType type, const void* x, int64_t co
   RETURN_IF_ERROR(CheckCount(count));
   return CudaStatus(LaunchGelu(form == GeluForm::kErf, type, x, count, y, stream),
                     "launch of GELU");
-}
-
-absl::Status CudaGeluBackward(GeluForm form, ComputeType type, const void* x, const void* dy,
-                              int64_t count, void* dx, cudaStream_t stream) {
-  RETURN_IF_ERROR(CheckCount(count));
-  return CudaStatus(LaunchGeluBackward(form == GeluForm::kErf, type, x, dy, count, dx, stream),
-                    "launch of GELU's backward pass");
 }
 
 absl::Status CudaDropout(const DropoutParams& dropout, ComputeType type, const void* x,

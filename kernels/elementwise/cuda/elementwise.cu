@@ -49,19 +49,6 @@ __global__ void __launch_bounds__(kThreads) GeluKernel(bool erf, const T* x, int
 
 template <typename T>
 __global__ void __launch_bounds__(kThreads)
-    GeluBackwardKernel(bool erf, const T* x, const T* dy, int64_t count, T* dx) {
-  const int64_t at = First<T>();
-  if (at >= count) return;
-  float values[kPacked<T>], slopes[kPacked<T>];
-  LoadPacked(x + at, slopes);
-  LoadPacked(dy + at, values);
-#pragma unroll
-  for (int i = 0; i < kPacked<T>; ++i) values[i] *= GeluSlope(erf, slopes[i]);
-  StorePacked(dx + at, values);
-}
-
-template <typename T>
-__global__ void __launch_bounds__(kThreads)
     DropoutKernel(const DropoutLaw law, uint32_t first_row, const T* x, int64_t count,
                   int64_t width, T* y) {
   const int64_t at = First<T>();
@@ -158,19 +145,6 @@ cudaError_t LaunchGelu(bool erf, ComputeType type, const void* x, int64_t count,
   } else {
     GeluKernel<<<Blocks<B>(count), kThreads, 0, stream>>>(erf, static_cast<const B*>(x), count,
                                                           static_cast<B*>(y));
-  }
-  return cudaGetLastError();
-}
-
-cudaError_t LaunchGeluBackward(bool erf, ComputeType type, const void* x, const void* dy,
-                               int64_t count, void* dx, cudaStream_t stream) {
-  if (type == ComputeType::kFloat32) {
-    GeluBackwardKernel<<<Blocks<float>(count), kThreads, 0, stream>>>(
-        erf, static_cast<const float*>(x), static_cast<const float*>(dy), count,
-        static_cast<float*>(dx));
-  } else {
-    GeluBackwardKernel<<<Blocks<B>(count), kThreads, 0, stream>>>(
-        erf, static_cast<const B*>(x), static_cast<const B*>(dy), count, static_cast<B*>(dx));
   }
   return cudaGetLastError();
 }

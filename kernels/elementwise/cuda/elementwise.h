@@ -15,10 +15,6 @@ namespace hanlin {
 
 absl::Status CudaGelu(GeluForm form, ComputeType type, const void* x, int64_t count, void* y,
                       cudaStream_t stream);
-// dx = dy * gelu'(x); dx may be dy.
-absl::Status CudaGeluBackward(GeluForm form, ComputeType type, const void* x, const void* dy,
-                              int64_t count, void* dx, cudaStream_t stream);
-
 // y = dropout(x) [rows, width]; y may be x.
 absl::Status CudaDropout(const DropoutParams& dropout, ComputeType type, const void* x,
                          int64_t rows, int64_t width, void* y, cudaStream_t stream);
@@ -28,11 +24,12 @@ absl::Status CudaAddColumnSums(ComputeType type, const void* x, int64_t rows, in
                                float* sums, void* workspace, cudaStream_t stream);
 size_t CudaColumnSumsBytes(ComputeType type, int64_t rows, int64_t width);
 
-// The passes above over [rows, width] that also add what they store to the sums of its columns: a
-// bias's gradient. `workspace` as above.
+// dx = dy * gelu'(x) [rows, width]; dx may be dy. What is stored is also added to the sums of its
+// columns: a bias's gradient. `workspace` as above.
 absl::Status CudaGeluBackwardSums(GeluForm form, ComputeType type, const void* x, const void* dy,
                                   int64_t rows, int64_t width, void* dx, float* sums,
                                   void* workspace, cudaStream_t stream);
+// The same of dropout.
 absl::Status CudaDropoutSums(const DropoutParams& dropout, ComputeType type, const void* x,
                              int64_t rows, int64_t width, void* y, float* sums, void* workspace,
                              cudaStream_t stream);

@@ -14,11 +14,9 @@ namespace hanlin {
 // Arrays of `type`, counts and widths multiples of 8, pointers aligned to 16 bytes.
 cudaError_t LaunchGelu(bool erf, ComputeType type, const void* x, int64_t count, void* y,
                        cudaStream_t stream);
-cudaError_t LaunchGeluBackward(bool erf, ComputeType type, const void* x, const void* dy,
-                               int64_t count, void* dx, cudaStream_t stream);
 cudaError_t LaunchDropout(const DropoutParams& dropout, ComputeType type, const void* x,
                           int64_t rows, int64_t width, void* y, cudaStream_t stream);
-// The same, leaving the first stage of the sums of dx or y by column (column_sums_launch.h).
+// These leave the first stage of the sums of dx or y by column (column_sums_launch.h).
 cudaError_t LaunchGeluBackwardSums(bool erf, ComputeType type, const void* x, const void* dy,
                                    int64_t rows, int64_t width, void* dx, float* partials,
                                    cudaStream_t stream);

@@ -223,13 +223,8 @@ cudaError_t LaunchLayerNormBackward(const CudaLayerNormBackwardParams& p, cudaSt
     Backward<__nv_bfloat16>(p, blocks, stream);
   }
   if (const cudaError_t error = cudaGetLastError(); error != cudaSuccess) return error;
-  const auto* const partials = static_cast<const float*>(p.workspace);
-  if (const cudaError_t error =
-          LaunchAddParts(partials, blocks, p.width, 2 * p.width, p.dweight, stream);
-      error != cudaSuccess) {
-    return error;
-  }
-  return LaunchAddParts(partials + p.width, blocks, p.width, 2 * p.width, p.dbias, stream);
+  return LaunchAddParts(static_cast<const float*>(p.workspace), blocks, p.width, p.dweight, p.dbias,
+                        stream);
 }
 
 }  // namespace hanlin
