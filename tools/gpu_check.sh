@@ -4,7 +4,7 @@
 #
 # usage: tools/gpu_check.sh [FOLDER]    FOLDER holds a build's bin, test, benchmark, share and goldens [build]
 # Environment: MODELS ("base 1.3B 2.7B 13B"), SECONDS_EACH (2), SERVE_SECONDS (60), SERVE_REQUESTS (2000), SKIP (of
-# "tests sanitizer faults decode prefill serve start"). faults needs Python's grpc and the build's stubs.
+# "tests sanitizer faults decode prefill train serve start"). faults needs Python's grpc and the build's stubs.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 build=${1:-build}
@@ -32,7 +32,7 @@ run_test() {
 }
 
 if [[ $skip != *" tests "* ]]; then
-  for test in "$build"/test/*_cuda_test "$build"/test/*_nccl_test "$build"/test/worker_cuda_executor_test \
+  for test in "$build"/test/*_cuda_{,causal_,train_,golden_,model_}test "$build"/test/*_nccl_test "$build"/test/worker_cuda_executor_test \
     "$build"/test/model_forward_{golden,reference_model,invariance}_test; do
     [[ -x $test ]] && run_test "$(basename "$test")" "$test"
   done
@@ -97,6 +97,34 @@ for model in $models; do
     bench prefill "$model" 8 512
   fi
 done
+
+# train MODEL BATCH CONTEXT ARGUMENTS: whole steps of training.
+train() {
+  local model=$1 batch=$2 context=$3 json
+  shift 3
+  if json=$("$build"/bin/hanlin bench train --device cuda --preset "$model" --batch "$batch" --context "$context" \
+    --seconds "$seconds" --json "$@" 2>&1); then
+    row "train $model batch $batch context $context $*" "$(python3 -c '
+import json, sys
+j = json.loads(sys.argv[1].strip().splitlines()[-1])
+print("%.0f tok/s, %.2f ms, MFU %.3f, %.1f GB" % (
+    j["tokens_per_second"], j["milliseconds_per_step"], j["mfu"], j["memory_used_gb"]))' "$json")"
+  else
+    failed=1
+    row "train $model batch $batch context $context $*" "FAILED: $(tail -1 <<<"$json")"
+  fi
+}
+
+if [[ $skip != *" train "* ]]; then
+  # A vocabulary of 51200, as the larger sizes have.
+  [[ $models = *base* ]] && train base 64 1024 --vocab-size 51200
+  [[ $models = *1.3B* ]] && train 1.3B 8 2048
+  if [[ $models = *2.7B* ]]; then
+    train 2.7B 8 1024
+    train 2.7B 16 1024 --recompute full
+    train 2.7B 4 1024 --recompute full
+  fi
+fi
 
 # serve CONCURRENCY: the whole service beside the raw figures of this run.
 serve() {
