@@ -39,10 +39,6 @@ absl::Status CheckBatch(const ModelConfig& config, const TrainBatch& b) {
   return absl::OkStatus();
 }
 
-absl::Status TrainModel::Logits(const TrainBatch&, std::span<const int64_t>, std::span<float>) {
-  return Unimplemented("logits of a model in training, for samples in the log, on this device");
-}
-
 absl::Status LoadParameters(const Checkpoint& checkpoint, TrainModel& model) {
   const Communicator* const tensor = model.options().tensor;
   const int rank = tensor == nullptr ? 0 : tensor->rank();

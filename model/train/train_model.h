@@ -100,9 +100,9 @@ class TrainModel {
 
   // Logits of the token after each of `positions` (places in the batch's arrays, row * length +
   // column) to logits [positions, vocab_size], whole on every tensor-parallel rank. For a few
-  // positions, as in generating short samples. No dropout. UNIMPLEMENTED on devices without it.
+  // positions, as in generating short samples. No dropout.
   virtual absl::Status Logits(const TrainBatch& batch, std::span<const int64_t> positions,
-                              std::span<float> logits);
+                              std::span<float> logits) = 0;
 
   // Adds the gradient of sum(weights * loss) to the gradients; losses as Evaluate without `all`.
   // `step` counts micro-batches of the run and selects the dropout masks.

@@ -65,8 +65,10 @@ absl::Status Trainer::ScoreTargets(EvaluationResult* result) {
 
 absl::Status Trainer::EvaluateNow(bool* improved) {
   const bool modelscope = config_.evaluation.metric == "ppl_modelscope";
+  SampleRules rules = rules_;
+  rules.all_labels = false;  // data.loss is about training: perplexities stay comparable
   ASSIGN_OR_RETURN(EvaluationResult result,
-                   EvaluateSamples(*model_, rules_, valid_, config_.evaluation.batch, modelscope));
+                   EvaluateSamples(*model_, rules, valid_, config_.evaluation.batch, modelscope));
   if (config_.evaluation.generate > 0) RETURN_IF_ERROR(ScoreTargets(&result));
   const double metric = Metric(config_.evaluation.metric, result);
   const bool less_is_better = config_.evaluation.metric.starts_with("ppl");

@@ -199,6 +199,20 @@ TEST_F(TrainerTest, GeneratedTargetsAreScoredAndMayDecideWhichIsBest) {
               HasSubstr("evaluation.generate: no validation sample"));
 }
 
+TEST_F(TrainerTest, EvaluationCountsTargetsWhateverTrainingCounts) {
+  const std::vector<std::string> one = {"run.max_steps=1", "optimizer.lr=0"};
+  std::vector<std::string> all = one;
+  all.push_back("data.loss=all");
+  const Result target = Go(Config("loss-target", one)), both = Go(Config("loss-all", all));
+  ASSERT_OK(target.status);
+  ASSERT_OK(both.status);
+  const EvaluationResult& a = target.recorder.evaluations[0].first;
+  const EvaluationResult& b = both.recorder.evaluations[0].first;
+  EXPECT_EQ(a.labels, b.labels);
+  EXPECT_EQ(a.ppl, b.ppl);
+  EXPECT_NE(target.recorder.steps[0].loss, both.recorder.steps[0].loss);
+}
+
 TEST_F(TrainerTest, EarlyStopEndsTheRunAndKeepsTheBest) {
   const Result result =
       Go(Config("early", {"optimizer.lr=0", "evaluation.patience=2", "run.epochs=9"}));
