@@ -15,8 +15,8 @@ constexpr int64_t kClassifierRows = 512;
 
 }  // namespace
 
-int64_t CpuTrainModel::ClassifierBytes(const ModelConfig& config, int tp_size) {
-  const int64_t floats = config.vocab_size / tp_size + 2 * config.hidden_size;
+int64_t CpuTrainModel::ClassifierBytes() const {
+  const int64_t floats = config_.vocab_size / tp_size() + 2 * config_.hidden_size;
   return kClassifierRows * floats * static_cast<int64_t>(sizeof(float));
 }
 

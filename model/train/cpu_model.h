@@ -33,11 +33,9 @@ class CpuTrainModel : public TrainModel {
   absl::StatusOr<double> GradientNorm() override;
   absl::Status Update(double learning_rate, float gradient_scale, int64_t step) override;
   void ZeroGradients() override;
+  uint64_t ActivationBytes(Recompute recompute, int64_t sequences, int64_t length) const override;
   absl::Status ReadState(TrainState state, int64_t begin, std::span<float> out) const override;
   absl::Status WriteState(TrainState state, int64_t begin, std::span<const float> values) override;
-
-  // Of the output layer's buffers, whatever the batch.
-  static int64_t ClassifierBytes(const ModelConfig& config, int tp_size);
 
  private:
   // One pass over one batch.
@@ -78,7 +76,9 @@ class CpuTrainModel : public TrainModel {
   void LinearBackward(int64_t rows, const float* dy, const float* x, TensorRole weight, int layer,
                       float* dx);
 
-  // cpu_classifier.cc: losses of the chosen positions, and with `dx` the gradient of the final
+  // cpu_classifier.cc: bytes of the output layer's buffers, whatever the batch.
+  int64_t ClassifierBytes() const;
+  // Losses of the chosen positions, and with `dx` the gradient of the final
   // LayerNorm's input.
   absl::Status Classify(const Pass& pass, bool all, std::span<float> losses, float* dx);
   absl::Status ClassifyRows(const Pass& pass, std::span<const int64_t> positions, const float* h,

@@ -63,6 +63,12 @@ absl::Status CpuTrainModel::Update(double learning_rate, float gradient_scale, i
   return options_.data->AllReduceSum(parameters_);
 }
 
+uint64_t CpuTrainModel::ActivationBytes(Recompute recompute, int64_t sequences,
+                                        int64_t length) const {
+  return CpuActivations(config_, tp_size(), recompute).Bytes(sequences * length) +
+         ClassifierBytes();
+}
+
 void CpuTrainModel::ZeroGradients() { std::fill(gradients_.begin(), gradients_.end(), 0.0f); }
 
 absl::Status CpuTrainModel::ReadState(TrainState state, int64_t begin, std::span<float> out) const {

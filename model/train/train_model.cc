@@ -52,12 +52,6 @@ absl::Status LoadParameters(const Checkpoint& checkpoint, TrainModel& model) {
   return absl::OkStatus();
 }
 
-int64_t CpuActivationBytes(const ModelConfig& config, int tp_size, Recompute recompute,
-                           int64_t tokens) {
-  return CpuActivations(config, tp_size, recompute).Bytes(tokens) +
-         CpuTrainModel::ClassifierBytes(config, tp_size);
-}
-
 absl::StatusOr<std::unique_ptr<TrainModel>> MakeCpuTrainModel(const TrainModelOptions& options,
                                                               ThreadPool& pool) {
   RETURN_IF_ERROR(CheckTp(options.config, options.tensor == nullptr ? 1 : options.tensor->size()));

@@ -120,6 +120,11 @@ class TrainModel {
 
   virtual void ZeroGradients() = 0;
 
+  // Bytes that a micro-batch of `sequences` rows of `length` tokens takes with a backward pass,
+  // besides the flat arrays, if the model recomputed so. They stay for the next one.
+  virtual uint64_t ActivationBytes(Recompute recompute, int64_t sequences,
+                                   int64_t length) const = 0;
+
   // Host copies of [begin, begin + size) of an array; within OwnedRange for moments.
   virtual absl::Status ReadState(TrainState state, int64_t begin, std::span<float> out) const = 0;
   virtual absl::Status WriteState(TrainState state, int64_t begin,
@@ -130,11 +135,6 @@ class TrainModel {
 // the model.
 absl::StatusOr<std::unique_ptr<TrainModel>> MakeCpuTrainModel(const TrainModelOptions& options,
                                                               ThreadPool& pool);
-
-// Bytes that such a model takes for a micro-batch of `tokens` with a backward pass, besides the
-// arrays of TrainState. They stay for the next one.
-int64_t CpuActivationBytes(const ModelConfig& config, int tp_size, Recompute recompute,
-                           int64_t tokens);
 
 // Checks a batch against the configuration: sizes, ids, positions. INVALID_ARGUMENT names the
 // place.

@@ -161,7 +161,7 @@ Keys MakeKeys(TrainConfig& c) {
       {"parallel.zero", Flag(&c.parallel.zero)},
       {"parallel.timeout", Number(&c.parallel.timeout, 0.1, 86400)},
       {"compute.threads", Integer(&c.compute.threads, 0, 1024)},
-      {"compute.dtype", Choice(&c.compute.dtype, {"float32", "bfloat16"})},
+      {"compute.dtype", Choice(&c.compute.dtype, {"auto", "float32", "bfloat16"})},
       {"compute.recompute", Choice(&c.compute.recompute, {"none", "selective", "full"})},
       {"compute.device", Choice(&c.compute.device, {"cpu", "cuda"})},
       {"log.every", Integer(&c.log.every, 1, kMany)},

@@ -106,9 +106,9 @@ struct TrainConfig {
 
   struct Compute {
     int64_t threads = 0;             // 0 = what the machine has, shared among the ranks of a host
-    std::string dtype = "float32";   // of the products' operands: float32 | bfloat16
+    std::string dtype = "auto";      // of the products' operands: auto | float32 | bfloat16
     std::string recompute = "none";  // none | selective | full
-    std::string device = "cpu";      // cpu | cuda (bf16 over fp32 master weights; one rank)
+    std::string device = "cpu";      // cpu (auto is float32) | cuda (auto is bfloat16; one rank)
   } compute;
 
   struct Log {

@@ -143,10 +143,10 @@ int64_t CountLabels(const SampleRules& rules, const BatchOptions& options,
   return count;
 }
 
-int64_t PaddedTokens(const SampleRules& rules, const BatchOptions& options,
-                     const SampleStore& samples, std::span<const uint32_t> indices) {
+BatchShape ShapeOf(const SampleRules& rules, const BatchOptions& options,
+                   const SampleStore& samples, std::span<const uint32_t> indices) {
   const Layout layout = LayOut(rules, options, samples, indices);
-  return layout.rows * layout.length;
+  return {layout.rows, layout.length};
 }
 
 TrainBatch MakeBatch(const SampleRules& rules, const BatchOptions& options,

@@ -47,9 +47,14 @@ int64_t CountLabels(const SampleRules& rules, const BatchOptions& options,
 TrainBatch MakeBatch(const SampleRules& rules, const BatchOptions& options,
                      const SampleStore& samples, std::span<const uint32_t> indices, float weight);
 
-// The tokens of MakeBatch's arrays, padding included.
-int64_t PaddedTokens(const SampleRules& rules, const BatchOptions& options,
-                     const SampleStore& samples, std::span<const uint32_t> indices);
+// What MakeBatch's arrays would have, padding included.
+struct BatchShape {
+  int64_t sequences = 0;
+  int64_t length = 0;
+  int64_t tokens() const { return sequences * length; }
+};
+BatchShape ShapeOf(const SampleRules& rules, const BatchOptions& options,
+                   const SampleStore& samples, std::span<const uint32_t> indices);
 
 }  // namespace hanlin
 

@@ -158,15 +158,18 @@ absl::Status Trainer::MakeModel(const ModelConfig& model) {
   options.recompute = config_.compute.recompute == "full"        ? Recompute::kFull
                       : config_.compute.recompute == "selective" ? Recompute::kSelective
                                                                  : Recompute::kNone;
+  const bool cuda = config_.compute.device == "cuda";
   options.operands =
-      config_.compute.dtype == "bfloat16" ? ComputeType::kBFloat16 : ComputeType::kFloat32;
+      config_.compute.dtype == "bfloat16" || (config_.compute.dtype == "auto" && cuda)
+          ? ComputeType::kBFloat16
+          : ComputeType::kFloat32;
   options.dropout = {static_cast<float>(config_.dropout.embedding),
                      static_cast<float>(config_.dropout.attention),
                      static_cast<float>(config_.dropout.hidden)};
   options.seed = static_cast<uint64_t>(config_.seed);
   options.adamw = {config_.optimizer.beta1, config_.optimizer.beta2, config_.optimizer.eps};
   RETURN_IF_ERROR(SetGroups(config_, &options));
-  if (config_.compute.device == "cuda") {
+  if (cuda) {
     for (const Communicator* const group : {options.tensor, options.data}) {
       if (group == nullptr || group->size() == 1) continue;
       return Unimplemented(
@@ -174,7 +177,7 @@ absl::Status Trainer::MakeModel(const ModelConfig& model) {
           "on GPUs yet",
           group->size());
     }
-    ASSIGN_OR_RETURN(model_, MakeCudaTrainModel(options, {}));
+    ASSIGN_OR_RETURN(model_, MakeCudaTrainModel(options, {.type = options.operands}));
   } else {
     ASSIGN_OR_RETURN(model_, MakeCpuTrainModel(options, pool_));
   }
@@ -187,29 +190,29 @@ absl::Status Trainer::MakeModel(const ModelConfig& model) {
   return LoadParameters(*checkpoint, *model_);
 }
 
-// What a step of this rank takes at most on a CPU, by the plan of the first epoch.
+// What a step of this rank takes at most, by the plan of the first epoch.
 void Trainer::ReportMemoryPlan(const std::vector<SampleIndices>& plan) {
   const BatchOptions batch = EpochOptions(config_, 0);
-  int64_t tokens = 0;
+  BatchShape largest;
   for (const SampleIndices& step : plan) {
     for (const auto part : MicroBatches(config_, step, dp_rank(), dp_size())) {
-      tokens = std::max(tokens, PaddedTokens(rules_, batch, train_, part));
+      const BatchShape shape = ShapeOf(rules_, batch, train_, part);
+      if (shape.tokens() > largest.tokens()) largest = shape;
     }
   }
-  const TrainModelOptions& options = model_->options();
   const auto activations = [&](Recompute recompute) {
-    return CpuActivationBytes(
-        options.config, options.tensor == nullptr ? 1 : options.tensor->size(), recompute, tokens);
+    return model_->ActivationBytes(recompute, largest.sequences, largest.length);
   };
-  const int64_t weights = 4 * model_->layout().size();
+  const uint64_t weights = 4 * model_->layout().size();
   const TrainModel::Range owned = model_->OwnedRange();
-  const int64_t moments = 8 * (owned.end - owned.begin), chosen = activations(options.recompute);
+  const uint64_t moments = 8 * (owned.end - owned.begin);
+  const uint64_t chosen = activations(model_->options().recompute);
   Message(fmt::format(
       "memory in MiB: parameters {0}, gradients {0}, moments {1}, activations {2} for up to {3} "
       "tokens at once (compute.recompute none {4}, selective {5}, full {6}); {7} besides the data",
-      weights >> 20, moments >> 20, chosen >> 20, tokens, activations(Recompute::kNone) >> 20,
-      activations(Recompute::kSelective) >> 20, activations(Recompute::kFull) >> 20,
-      (2 * weights + moments + chosen) >> 20));
+      weights >> 20, moments >> 20, chosen >> 20, largest.tokens(),
+      activations(Recompute::kNone) >> 20, activations(Recompute::kSelective) >> 20,
+      activations(Recompute::kFull) >> 20, (2 * weights + moments + chosen) >> 20));
 }
 
 absl::Status Trainer::Resume() {
@@ -245,16 +248,16 @@ absl::StatusOr<std::unique_ptr<Trainer>> Trainer::Create(const TrainerOptions& o
     trainer->writer_ = std::make_unique<CheckpointWriter>(
         CheckpointOptions{config.output, config.tokenizer.empty() ? config.model : config.tokenizer,
                           model, config.checkpoint.dtype == "bfloat16", config.checkpoint.keep});
-    trainer->peak_flops_ = MeasurePeakFlops(trainer->model_->options().operands, pool);
+    const ComputeType operands = trainer->model_->options().operands;
     if (config.compute.device == "cuda") {
-      ASSIGN_OR_RETURN(trainer->peak_flops_, MeasureCudaPeak({}));
+      ASSIGN_OR_RETURN(trainer->peak_flops_, MeasureCudaPeak({.type = operands}));
+    } else {
+      trainer->peak_flops_ = MeasurePeakFlops(operands, pool);
     }
   }
   const std::vector<SampleIndices> plan = PlanEpoch(config, trainer->rules_, trainer->train_, 0);
   const auto steps = static_cast<int64_t>(plan.size());
-  if (options.observer != nullptr && config.compute.device == "cpu") {
-    trainer->ReportMemoryPlan(plan);
-  }
+  if (options.observer != nullptr) trainer->ReportMemoryPlan(plan);
   trainer->total_steps_ =
       config.run.max_steps > 0
           ? config.run.max_steps

@@ -72,6 +72,13 @@ absl::Status CudaTrainModel::Allocate() {
   return CudaStatus(cudaDeviceSynchronize(), "clearing of the flat arrays");
 }
 
+uint64_t CudaTrainModel::ActivationBytes(Recompute recompute, int64_t sequences,
+                                         int64_t length) const {
+  TrainModelOptions options = options_;
+  options.recompute = recompute;
+  return CudaActivations(options, type_, sequences, length, /*keep=*/true, nullptr).bytes();
+}
+
 absl::Status CudaTrainModel::Prepare(int64_t sequences, int64_t length, bool keep) {
   const size_t wanted = CudaActivations(options_, type_, sequences, length, keep, nullptr).bytes();
   const size_t tokens = sequences * length;

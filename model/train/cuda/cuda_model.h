@@ -45,6 +45,7 @@ class CudaTrainModel : public TrainModel {
   absl::StatusOr<double> GradientNorm() override;
   absl::Status Update(double learning_rate, float gradient_scale, int64_t step) override;
   void ZeroGradients() override;
+  uint64_t ActivationBytes(Recompute recompute, int64_t sequences, int64_t length) const override;
   absl::Status ReadState(TrainState state, int64_t begin, std::span<float> out) const override;
   absl::Status WriteState(TrainState state, int64_t begin, std::span<const float> values) override;
 
