@@ -102,9 +102,6 @@ class Bench {
     const bool cuda = options_.device == "cuda";
     ASSIGN_OR_RETURN(type_, ParseComputeType(options_.dtype, options_.device,
                                              /*scoring=*/!cuda));
-    if (!cuda && type_ != ComputeType::kFloat32) {
-      return Unimplemented("--dtype is {}: on a CPU this measures fp32", options_.dtype);
-    }
     pool_ = std::make_unique<ThreadPool>(options_.threads > 0 ? options_.threads : AvailableCpus());
     if (cuda) {
       ASSIGN_OR_RETURN(peak_, MeasureCudaPeak({.type = type_}));
@@ -112,6 +109,7 @@ class Bench {
       peak_ = MeasurePeakFlops(type_, *pool_);
     }
     train_.config = config_;
+    train_.operands = type_;
     train_.recompute = options_.recompute == "full"        ? Recompute::kFull
                        : options_.recompute == "selective" ? Recompute::kSelective
                                                            : Recompute::kNone;
