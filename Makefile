@@ -1,22 +1,28 @@
 # make demo   installs, builds, starts the services and streams a poem
 # make test   installs, builds with sanitizers and runs every test
-# make build  installs and builds into build/
+# make build  installs and builds everything into build/, tests and benchmarks too
 # make images builds the container images with buildah and prints their sizes
 # make lint   clang-format and clang-tidy over the whole tree
 export CCACHE_BASEDIR := $(CURDIR)
 export PATH := /usr/lib/ccache:$(PATH)
 JOBS ?= $(shell nproc)
 
-.PHONY: setup build demo test lint format clean images
+PROGRAMS := hanlin hanlin-gateway hanlin-tokenizer hanlin-worker
+
+.PHONY: setup programs build demo test lint format clean images
 
 setup:
 	@tools/setup.sh
+
+programs: setup
+	@cmake --preset release >/dev/null
+	@ninja -C build -j $(JOBS) $(PROGRAMS)
 
 build: setup
 	@cmake --preset release >/dev/null
 	@ninja -C build -j $(JOBS)
 
-demo: build
+demo: programs
 	@tools/demo.sh
 
 test: setup
@@ -24,7 +30,7 @@ test: setup
 	@ninja -C build-asan -j $(JOBS)
 	@ctest --test-dir build-asan --output-on-failure -j $(JOBS)
 
-images: build
+images: programs
 	@deploy/images/build.sh
 
 lint: build
