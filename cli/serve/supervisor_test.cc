@@ -166,9 +166,9 @@ TEST(SupervisorTest, KillsAProcessThatFallsSilentAndStartsItAgain) {
                                 "--gtest_also_run_disabled_tests"}}},
                 .stop_phase = 1};
   Supervised run({back, Script("front", "sleep 0.3; echo ready h:1; exec sleep 100", 0, true)},
-                 milliseconds(10000), milliseconds(1000));
+                 milliseconds(10000), milliseconds(3000));
   const pid_t first = std::stoi(run.Expect("line back pid "));
-  std::this_thread::sleep_for(milliseconds(2500));
+  std::this_thread::sleep_for(milliseconds(4000));
   EXPECT_TRUE(Alive(first)) << "it speaks";
   kill(first, SIGSTOP);
   const pid_t second = std::stoi(run.Expect("line back pid "));
