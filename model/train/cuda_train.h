@@ -2,8 +2,8 @@
 // that it is missing.
 //
 // bf16: activations, gradients of activations and working weights are bf16, sums, the gradients of
-// weights, moments and master weights fp32; the working copy is the upper half of the master, so
-// a parameter takes 16 bytes. fp32: the arithmetic of the CPU model.
+// weights, moments and master weights fp32; the working copy is the master's rounding, kept with
+// what is missing to it, so a parameter takes 16 bytes. fp32: the arithmetic of the CPU model.
 #ifndef HANLIN_MODEL_TRAIN_CUDA_TRAIN_H_
 #define HANLIN_MODEL_TRAIN_CUDA_TRAIN_H_
 
