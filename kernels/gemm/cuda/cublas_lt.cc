@@ -12,7 +12,7 @@
 
 #include "common/cuda/buffer.h"
 #include "common/cuda/status.h"
-#include "kernels/gemm/cuda/cublas_lt_api.h"
+#include "kernels/gemm/cuda/cublas_lt_plan.h"
 #include "kernels/gemm/cuda/gelu_launch.h"
 
 namespace hanlin {
@@ -69,101 +69,48 @@ absl::Status CheckParams(const GemmParams& params) {
   return absl::OkStatus();
 }
 
-// The descriptors of one shape. Not movable once made: cublasLt holds plain pointers.
-struct Plan {
-  explicit Plan(const CublasLtApi& api) : api(api) {}
-  Plan(const Plan&) = delete;
-  ~Plan() {
-    if (desc != nullptr) api.desc_destroy(desc);
-    for (cublasLtMatrixLayout_t layout : {a, b, d}) {
-      if (layout != nullptr) api.layout_destroy(layout);
-    }
-  }
-
-  const CublasLtApi& api;
-  cublasLtMatmulDesc_t desc = nullptr;
-  cublasLtMatrixLayout_t a = nullptr, b = nullptr, d = nullptr;
-  cublasLtMatmulAlgo_t algorithm = {};
-};
-
 }  // namespace
 
 struct CublasLt::Impl {
-  absl::StatusOr<std::unique_ptr<Plan>> Describe(const GemmParams& params) const;
+  absl::StatusOr<std::unique_ptr<CublasLtPlan>> Describe(const GemmParams& params) const;
   absl::StatusOr<std::vector<cublasLtMatmulAlgo_t>> Candidates(const GemmParams& params,
-                                                               const Plan& plan, int count) const;
+                                                               const CublasLtPlan& plan,
+                                                               int count) const;
   // The plan of params, made when it is not in the cache.
-  absl::StatusOr<Plan*> Find(const GemmParams& params);
-  absl::Status Launch(const GemmParams& params, const Plan& plan, cudaStream_t stream) const;
+  absl::StatusOr<CublasLtPlan*> Find(const GemmParams& params);
+  absl::Status Launch(const GemmParams& params, const CublasLtPlan& plan,
+                      cudaStream_t stream) const;
 
   Options options;
   std::unique_ptr<CublasLtApi> api;
   DeviceBuffer<uint8_t> workspace;
-  std::map<Key, std::unique_ptr<Plan>> plans;    // by exact m
-  std::map<Key, cublasLtMatmulAlgo_t> prepared;  // by bucket of m
+  std::map<Key, std::unique_ptr<CublasLtPlan>> plans;  // by exact m
+  std::map<Key, cublasLtMatmulAlgo_t> prepared;        // by bucket of m
 };
 
-absl::StatusOr<std::unique_ptr<Plan>> CublasLt::Impl::Describe(const GemmParams& params) const {
-  auto plan = std::make_unique<Plan>(*api);
-  RETURN_IF_ERROR(api->Check(api->desc_create(&plan->desc, CUBLAS_COMPUTE_32F, CUDA_R_32F),
-                             "cublasLtMatmulDescCreate"));
-  const auto set = [&](cublasLtMatmulDescAttributes_t attribute, const auto& value) {
-    return api->Check(api->desc_set(plan->desc, attribute, &value, sizeof(value)),
-                      "cublasLtMatmulDescSetAttribute");
-  };
+absl::StatusOr<std::unique_ptr<CublasLtPlan>> CublasLt::Impl::Describe(
+    const GemmParams& params) const {
+  ASSIGN_OR_RETURN(std::unique_ptr<CublasLtPlan> plan, CublasLtPlan::Create(*api));
   const cublasOperation_t transposed = CUBLAS_OP_T;
-  RETURN_IF_ERROR(set(CUBLASLT_MATMUL_DESC_TRANSA, transposed));
-  RETURN_IF_ERROR(set(CUBLASLT_MATMUL_DESC_EPILOGUE, EpilogueOf(params)));
+  RETURN_IF_ERROR(plan->Set(CUBLASLT_MATMUL_DESC_TRANSA, transposed));
+  RETURN_IF_ERROR(plan->Set(CUBLASLT_MATMUL_DESC_EPILOGUE, EpilogueOf(params)));
   const cudaDataType_t output = StoresFloat(params) ? CUDA_R_32F : CUDA_R_16BF;
   if (params.bias != nullptr) {
     const void* bias = params.bias;  // only whether there is one matters here
-    RETURN_IF_ERROR(set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias));
-    RETURN_IF_ERROR(set(CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, output));
+    RETURN_IF_ERROR(plan->Set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias));
+    RETURN_IF_ERROR(plan->Set(CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, output));
   }
   const cudaDataType_t input = params.type == ComputeType::kFloat32 ? CUDA_R_32F : CUDA_R_16BF;
-  const auto layout = [&](cublasLtMatrixLayout_t* made, cudaDataType_t type, int64_t rows,
-                          int64_t columns) {
-    return api->Check(api->layout_create(made, type, rows, columns, rows),
-                      "cublasLtMatrixLayoutCreate");
-  };
-  RETURN_IF_ERROR(layout(&plan->a, input, params.k, params.n));
-  RETURN_IF_ERROR(layout(&plan->b, input, params.k, params.m));
-  RETURN_IF_ERROR(layout(&plan->d, output, params.n, params.m));
+  RETURN_IF_ERROR(plan->MakeLayout(&plan->a, input, params.k, params.n));
+  RETURN_IF_ERROR(plan->MakeLayout(&plan->b, input, params.k, params.m));
+  RETURN_IF_ERROR(plan->MakeLayout(&plan->d, output, params.n, params.m));
   return plan;
 }
 
 absl::StatusOr<std::vector<cublasLtMatmulAlgo_t>> CublasLt::Impl::Candidates(
-    const GemmParams& params, const Plan& plan, int count) const {
-  cublasLtMatmulPreference_t raw = nullptr;
-  RETURN_IF_ERROR(api->Check(api->preference_create(&raw), "cublasLtMatmulPreferenceCreate"));
-  const std::unique_ptr<std::remove_pointer_t<cublasLtMatmulPreference_t>,
-                        decltype(cublasLtMatmulPreferenceDestroy)*>
-      preference(raw, api->preference_destroy);
-  const auto set = [&](cublasLtMatmulPreferenceAttributes_t attribute, const auto& value) {
-    return api->Check(api->preference_set(raw, attribute, &value, sizeof(value)),
-                      "cublasLtMatmulPreferenceSetAttribute");
-  };
-  const uint64_t workspace_bytes = workspace.size();
-  // Parts of a split k are added in fp32 and in a fixed order.
-  const uint32_t reductions = CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
+    const GemmParams& params, const CublasLtPlan& plan, int count) const {
   const uint32_t alignment = AlignmentOf(params);
-  RETURN_IF_ERROR(set(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, workspace_bytes));
-  RETURN_IF_ERROR(set(CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, reductions));
-  RETURN_IF_ERROR(set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, alignment));
-  RETURN_IF_ERROR(set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, alignment));
-  RETURN_IF_ERROR(set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, alignment));
-  RETURN_IF_ERROR(set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, alignment));
-  std::vector<cublasLtMatmulHeuristicResult_t> results(count);
-  int found = 0;
-  const cublasStatus_t status = api->get_heuristic(api->handle, plan.desc, plan.a, plan.b, plan.d,
-                                                   plan.d, raw, count, results.data(), &found);
-  if (status != CUBLAS_STATUS_SUCCESS && status != CUBLAS_STATUS_NOT_SUPPORTED) {
-    return api->Check(status, "cublasLtMatmulAlgoGetHeuristic");
-  }
-  std::vector<cublasLtMatmulAlgo_t> algorithms;
-  for (int i = 0; i < found; ++i) {
-    if (results[i].state == CUBLAS_STATUS_SUCCESS) algorithms.push_back(results[i].algo);
-  }
+  ASSIGN_OR_RETURN(auto algorithms, plan.Candidates(workspace.size(), alignment, count));
   if (algorithms.empty()) {
     return Unimplemented("cublasLt has no algorithm for m {}, n {}, k {}, {}, aligned to {} bytes",
                          params.m, params.n, params.k,
@@ -172,10 +119,10 @@ absl::StatusOr<std::vector<cublasLtMatmulAlgo_t>> CublasLt::Impl::Candidates(
   return algorithms;
 }
 
-absl::StatusOr<Plan*> CublasLt::Impl::Find(const GemmParams& params) {
+absl::StatusOr<CublasLtPlan*> CublasLt::Impl::Find(const GemmParams& params) {
   const Key key = KeyOf(params, params.m);
   if (const auto found = plans.find(key); found != plans.end()) return found->second.get();
-  ASSIGN_OR_RETURN(std::unique_ptr<Plan> plan, Describe(params));
+  ASSIGN_OR_RETURN(std::unique_ptr<CublasLtPlan> plan, Describe(params));
   const auto chosen = prepared.find(KeyOf(params, CublasLtBucket(params.m)));
   cublasLtMatmulHeuristicResult_t result = {};
   if (chosen != prepared.end() &&
@@ -191,7 +138,7 @@ absl::StatusOr<Plan*> CublasLt::Impl::Find(const GemmParams& params) {
   return (plans[key] = std::move(plan)).get();
 }
 
-absl::Status CublasLt::Impl::Launch(const GemmParams& params, const Plan& plan,
+absl::Status CublasLt::Impl::Launch(const GemmParams& params, const CublasLtPlan& plan,
                                     cudaStream_t stream) const {
   if (params.bias != nullptr) {
     const void* bias = StoresFloat(params) ? static_cast<const void*>(params.bias)
@@ -245,7 +192,7 @@ absl::Status CublasLt::Prepare(const GemmParams& params, const CudaStream& strea
 
 absl::Status CublasLt::Run(const GemmParams& params, const CudaStream& stream) {
   RETURN_IF_ERROR(CheckParams(params));
-  ASSIGN_OR_RETURN(const Plan* plan, impl_->Find(params));
+  ASSIGN_OR_RETURN(const CublasLtPlan* plan, impl_->Find(params));
   return impl_->Launch(params, *plan, stream.get());
 }
 

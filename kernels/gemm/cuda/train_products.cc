@@ -10,7 +10,7 @@
 #include <tuple>
 
 #include "common/cuda/buffer.h"
-#include "kernels/gemm/cuda/cublas_lt_api.h"
+#include "kernels/gemm/cuda/cublas_lt_plan.h"
 
 namespace hanlin {
 namespace {
@@ -21,23 +21,6 @@ constexpr size_t kMaxPlans = 4096;
 constexpr uint32_t kMaxAlignment = 256;  // more means nothing to cublasLt
 
 using Key = std::tuple<Kind, ComputeType, int64_t, int64_t, int64_t, uint32_t>;
-
-// The descriptors of one product. Not movable: cublasLt holds plain pointers.
-struct Plan {
-  explicit Plan(const CublasLtApi& api) : api(api) {}
-  Plan(const Plan&) = delete;
-  ~Plan() {
-    if (desc != nullptr) api.desc_destroy(desc);
-    for (cublasLtMatrixLayout_t layout : {a, b, d}) {
-      if (layout != nullptr) api.layout_destroy(layout);
-    }
-  }
-
-  const CublasLtApi& api;
-  cublasLtMatmulDesc_t desc = nullptr;
-  cublasLtMatrixLayout_t a = nullptr, b = nullptr, d = nullptr;
-  cublasLtMatmulAlgo_t algorithm = {};
-};
 
 // Operands in the order of cublasLt.
 struct Operands {
@@ -56,57 +39,46 @@ uint32_t AlignmentOf(const Operands& o) {
 }  // namespace
 
 struct CudaTrainProducts::Impl {
-  absl::StatusOr<std::unique_ptr<Plan>> Describe(Kind kind, const Shape& shape,
-                                                 const Operands& operands) const;
-  absl::Status Choose(const Shape& shape, uint32_t alignment, Plan& plan) const;
+  absl::StatusOr<std::unique_ptr<CublasLtPlan>> Describe(Kind kind, const Shape& shape,
+                                                         const Operands& operands) const;
+  absl::Status Choose(const Shape& shape, uint32_t alignment, CublasLtPlan& plan) const;
   absl::Status Run(Kind kind, const Shape& shape, const Operands& operands,
                    const CudaStream& stream);
 
   std::unique_ptr<CublasLtApi> api;
   DeviceBuffer<uint8_t> workspace;
-  std::map<Key, std::unique_ptr<Plan>> plans;
+  std::map<Key, std::unique_ptr<CublasLtPlan>> plans;
 };
 
-absl::StatusOr<std::unique_ptr<Plan>> CudaTrainProducts::Impl::Describe(
+absl::StatusOr<std::unique_ptr<CublasLtPlan>> CudaTrainProducts::Impl::Describe(
     Kind kind, const Shape& shape, const Operands& operands) const {
-  auto plan = std::make_unique<Plan>(*api);
-  RETURN_IF_ERROR(api->Check(api->desc_create(&plan->desc, CUBLAS_COMPUTE_32F, CUDA_R_32F),
-                             "cublasLtMatmulDescCreate"));
-  const auto set = [&](cublasLtMatmulDescAttributes_t attribute, const auto& value) {
-    return api->Check(api->desc_set(plan->desc, attribute, &value, sizeof(value)),
-                      "cublasLtMatmulDescSetAttribute");
-  };
+  ASSIGN_OR_RETURN(std::unique_ptr<CublasLtPlan> plan, CublasLtPlan::Create(*api));
   const cudaDataType_t type = shape.type == ComputeType::kFloat32 ? CUDA_R_32F : CUDA_R_16BF;
-  const auto layout = [&](cublasLtMatrixLayout_t* made, cudaDataType_t of, int64_t rows,
-                          int64_t columns) {
-    return api->Check(api->layout_create(made, of, rows, columns, rows),
-                      "cublasLtMatrixLayoutCreate");
-  };
   const cublasOperation_t transposed = CUBLAS_OP_T;
   switch (kind) {
     case Kind::kForwardBias: {
       const cublasLtEpilogue_t epilogue = CUBLASLT_EPILOGUE_BIAS;
-      RETURN_IF_ERROR(set(CUBLASLT_MATMUL_DESC_EPILOGUE, epilogue));
-      RETURN_IF_ERROR(set(CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, type));
-      RETURN_IF_ERROR(set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, operands.bias));
+      RETURN_IF_ERROR(plan->Set(CUBLASLT_MATMUL_DESC_EPILOGUE, epilogue));
+      RETURN_IF_ERROR(plan->Set(CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, type));
+      RETURN_IF_ERROR(plan->Set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, operands.bias));
       [[fallthrough]];
     }
     case Kind::kForward:
-      RETURN_IF_ERROR(set(CUBLASLT_MATMUL_DESC_TRANSA, transposed));
-      RETURN_IF_ERROR(layout(&plan->a, type, shape.inputs, shape.outputs));
-      RETURN_IF_ERROR(layout(&plan->b, type, shape.inputs, shape.rows));
-      RETURN_IF_ERROR(layout(&plan->d, type, shape.outputs, shape.rows));
+      RETURN_IF_ERROR(plan->Set(CUBLASLT_MATMUL_DESC_TRANSA, transposed));
+      RETURN_IF_ERROR(plan->MakeLayout(&plan->a, type, shape.inputs, shape.outputs));
+      RETURN_IF_ERROR(plan->MakeLayout(&plan->b, type, shape.inputs, shape.rows));
+      RETURN_IF_ERROR(plan->MakeLayout(&plan->d, type, shape.outputs, shape.rows));
       break;
     case Kind::kInput:
-      RETURN_IF_ERROR(layout(&plan->a, type, shape.inputs, shape.outputs));
-      RETURN_IF_ERROR(layout(&plan->b, type, shape.outputs, shape.rows));
-      RETURN_IF_ERROR(layout(&plan->d, type, shape.inputs, shape.rows));
+      RETURN_IF_ERROR(plan->MakeLayout(&plan->a, type, shape.inputs, shape.outputs));
+      RETURN_IF_ERROR(plan->MakeLayout(&plan->b, type, shape.outputs, shape.rows));
+      RETURN_IF_ERROR(plan->MakeLayout(&plan->d, type, shape.inputs, shape.rows));
       break;
     case Kind::kWeight:
-      RETURN_IF_ERROR(set(CUBLASLT_MATMUL_DESC_TRANSB, transposed));
-      RETURN_IF_ERROR(layout(&plan->a, type, shape.inputs, shape.rows));
-      RETURN_IF_ERROR(layout(&plan->b, type, shape.outputs, shape.rows));
-      RETURN_IF_ERROR(layout(&plan->d, CUDA_R_32F, shape.inputs, shape.outputs));
+      RETURN_IF_ERROR(plan->Set(CUBLASLT_MATMUL_DESC_TRANSB, transposed));
+      RETURN_IF_ERROR(plan->MakeLayout(&plan->a, type, shape.inputs, shape.rows));
+      RETURN_IF_ERROR(plan->MakeLayout(&plan->b, type, shape.outputs, shape.rows));
+      RETURN_IF_ERROR(plan->MakeLayout(&plan->d, CUDA_R_32F, shape.inputs, shape.outputs));
       break;
   }
   RETURN_IF_ERROR(Choose(shape, AlignmentOf(operands), *plan));
@@ -114,40 +86,15 @@ absl::StatusOr<std::unique_ptr<Plan>> CudaTrainProducts::Impl::Describe(
 }
 
 absl::Status CudaTrainProducts::Impl::Choose(const Shape& shape, uint32_t alignment,
-                                             Plan& plan) const {
-  cublasLtMatmulPreference_t raw = nullptr;
-  RETURN_IF_ERROR(api->Check(api->preference_create(&raw), "cublasLtMatmulPreferenceCreate"));
-  const std::unique_ptr<std::remove_pointer_t<cublasLtMatmulPreference_t>,
-                        decltype(cublasLtMatmulPreferenceDestroy)*>
-      preference(raw, api->preference_destroy);
-  const auto set = [&](cublasLtMatmulPreferenceAttributes_t attribute, const auto& value) {
-    return api->Check(api->preference_set(raw, attribute, &value, sizeof(value)),
-                      "cublasLtMatmulPreferenceSetAttribute");
-  };
-  const uint64_t workspace_bytes = workspace.size();
-  // Parts of a split k are added in fp32 and in a fixed order.
-  const uint32_t reductions = CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
-  RETURN_IF_ERROR(set(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, workspace_bytes));
-  RETURN_IF_ERROR(set(CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, reductions));
-  for (const auto attribute :
-       {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
-        CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES}) {
-    RETURN_IF_ERROR(set(attribute, alignment));
-  }
-  cublasLtMatmulHeuristicResult_t result = {};
-  int found = 0;
-  const cublasStatus_t status = api->get_heuristic(api->handle, plan.desc, plan.a, plan.b, plan.d,
-                                                   plan.d, raw, 1, &result, &found);
-  if (status != CUBLAS_STATUS_SUCCESS && status != CUBLAS_STATUS_NOT_SUPPORTED) {
-    return api->Check(status, "cublasLtMatmulAlgoGetHeuristic");
-  }
-  if (found == 0 || result.state != CUBLAS_STATUS_SUCCESS) {
+                                             CublasLtPlan& plan) const {
+  ASSIGN_OR_RETURN(const auto algorithms, plan.Candidates(workspace.size(), alignment, 1));
+  if (algorithms.empty()) {
     return Unimplemented(
         "cublasLt has no algorithm for {} rows, {} outputs, {} inputs, {}, aligned to {} bytes",
         shape.rows, shape.outputs, shape.inputs,
         shape.type == ComputeType::kFloat32 ? "fp32" : "bf16", alignment);
   }
-  plan.algorithm = result.algo;
+  plan.algorithm = algorithms.front();
   return absl::OkStatus();
 }
 
@@ -163,11 +110,11 @@ absl::Status CudaTrainProducts::Impl::Run(Kind kind, const Shape& shape, const O
   const Key key = {kind, shape.type, shape.rows, shape.outputs, shape.inputs, alignment};
   auto found = plans.find(key);
   if (found == plans.end()) {
-    ASSIGN_OR_RETURN(std::unique_ptr<Plan> made, Describe(kind, shape, operands));
+    ASSIGN_OR_RETURN(std::unique_ptr<CublasLtPlan> made, Describe(kind, shape, operands));
     if (plans.size() >= kMaxPlans) plans.clear();
     found = plans.emplace(key, std::move(made)).first;
   }
-  const Plan& plan = *found->second;
+  const CublasLtPlan& plan = *found->second;
   if (operands.bias != nullptr) {
     RETURN_IF_ERROR(api->Check(api->desc_set(plan.desc, CUBLASLT_MATMUL_DESC_BIAS_POINTER,
                                              &operands.bias, sizeof(operands.bias)),
