@@ -129,13 +129,26 @@ class Bench {
     return Embedding(tokens, width, c);
   }
 
-  // Ids as frequent as those of text: the n-th in proportion to 1 / n.
+  // Ids as frequent as those of text, the first has 8 % of the tokens and the n-th in proportion to
+  // 1 / n; uniform ids; positions of sequences of 1024.
   absl::Status Embedding(int64_t tokens, int64_t width, const DeviceBuffer<BFloat16>& dout) {
-    std::vector<int32_t> ids(tokens), order(tokens);
+    std::vector<int32_t> text(tokens), uniform(tokens), positions(tokens);
     for (int64_t i = 0; i < tokens; ++i) {
-      const double uniform = static_cast<double>(i * 2654435761u % tokens) / tokens;
-      ids[i] = static_cast<int32_t>(std::pow(kVocabulary, uniform)) - 1;
+      const double draw = static_cast<double>(i * 2654435761u % tokens) / tokens;
+      text[i] =
+          draw < 0.08 ? 0 : static_cast<int32_t>(std::pow(kVocabulary, (draw - 0.08) / 0.92)) - 1;
+      uniform[i] = static_cast<int32_t>(draw * kVocabulary);
+      positions[i] = static_cast<int32_t>(i % 1024);
     }
+    RETURN_IF_ERROR(EmbeddingBackward("embedding backward, text", text, width, dout));
+    RETURN_IF_ERROR(EmbeddingBackward("embedding backward, uniform", uniform, width, dout));
+    return EmbeddingBackward("embedding backward, positions", positions, width, dout);
+  }
+
+  absl::Status EmbeddingBackward(std::string_view name, const std::vector<int32_t>& ids,
+                                 int64_t width, const DeviceBuffer<BFloat16>& dout) {
+    const auto tokens = static_cast<int64_t>(ids.size());
+    std::vector<int32_t> order(tokens);
     std::vector<bool> seen(kVocabulary);
     for (const int32_t id : ids) seen[id] = true;
     const auto distinct = static_cast<double>(std::count(seen.begin(), seen.end(), true));
@@ -143,7 +156,7 @@ class Bench {
     ASSIGN_OR_RETURN(const auto d_ids, DeviceBuffer<int32_t>::From(ids));
     ASSIGN_OR_RETURN(const auto d_order, DeviceBuffer<int32_t>::From(order));
     ASSIGN_OR_RETURN(const auto dtable, DeviceBuffer<float>::Create(kVocabulary * width));
-    return Report("embedding backward", (2.0 * tokens + 8.0 * distinct) * width, [&] {
+    return Report(name, (2.0 * tokens + 8.0 * distinct) * width, [&] {
       return CudaEmbedBackward({.type = kType,
                                 .rows = tokens,
                                 .width = width,

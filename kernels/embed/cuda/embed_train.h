@@ -1,6 +1,7 @@
 // Embedding for training on the device, forward and backward: the law of
-// kernels/embed/cpu/embed_train.h. The rows of an id are added in ascending order by one warp, so
-// the gradient is deterministic. Neither allocates nor waits; may be captured.
+// kernels/embed/cpu/embed_train.h. The rows of an id are added by one block in an order that
+// depends on the ids alone, so the gradient is deterministic. Neither allocates nor waits; may be
+// captured.
 #ifndef HANLIN_KERNELS_EMBED_CUDA_EMBED_TRAIN_H_
 #define HANLIN_KERNELS_EMBED_CUDA_EMBED_TRAIN_H_
 

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <vector>
 
 #include "common/cuda/testing.h"
@@ -70,21 +71,23 @@ class EmbedTrainGpuTest : public HopperTest {
     EXPECT_EQ(ToFloats(FromDevice(out)), ToFloats(Convert<T>(want)));
   }
 
-  // By ids into a shard of the vocabulary, or by positions.
+  // What rows with these keys, all below `limit`, add to the part [begin, begin + size) of a table.
   template <typename T>
-  void CompareBackward(int64_t width, bool by_position) {
-    SCOPED_TRACE(::testing::Message() << width << " columns of " << sizeof(T) << " bytes, "
-                                      << (by_position ? "positions" : "ids"));
-    const std::vector<int32_t>& keys = by_position ? positions_ : ids_;
-    const int64_t begin = by_position ? 0 : kBegin, size = by_position ? kPositions : kSize;
-    std::vector<int32_t> order(kRows);
-    OrderRows(keys, by_position ? kPositions : kVocabulary, order.data());
-    const auto dout = Convert<T>(RandomFloats(kRows * width, 3));
+  void CompareBackward(int64_t width, const std::vector<int32_t>& keys, int32_t limit,
+                       int64_t begin, int64_t size) {
+    const auto rows = static_cast<int64_t>(keys.size());
+    SCOPED_TRACE(::testing::Message() << rows << " rows of " << width << " columns of " << sizeof(T)
+                                      << " bytes, " << limit << " keys");
+    std::vector<int32_t> order(rows);
+    OrderRows(keys, limit, order.data());
+    // Multiples of 1/16, whose sums are exact in any order.
+    std::vector<float> dout = RandomFloats(rows * width, 3);
+    for (float& value : dout) value = std::nearbyint(value * 16.0f) / 16.0f;
     const auto d_keys = OnDevice(keys), d_order = OnDevice(order);
-    const auto d_dout = OnDevice(dout);
+    const auto d_dout = OnDevice(Convert<T>(dout));
     const auto dtable = OnDevice(std::vector<float>(size * width, 1.0f));
     ASSERT_TRUE(CudaEmbedBackward({.type = TypeOf<T>(),
-                                   .rows = kRows,
+                                   .rows = rows,
                                    .width = width,
                                    .ids = d_keys.data(),
                                    .order = d_order.data(),
@@ -94,13 +97,11 @@ class EmbedTrainGpuTest : public HopperTest {
                                    .dtable = dtable.data()},
                                   stream_.get())
                     .ok());
-    std::vector<float> want_table(kSize * width, 1.0f), want_places(kPositions * width, 1.0f);
+    std::vector<float> want(size * width, 1.0f), unused(limit * width);
     ThreadPool pool(1);
-    EmbedBackward({kRows, width, ids_.data(), positions_.data(), kBegin, kSize},
-                  ToFloats(dout).data(), want_table.data(), want_places.data(), pool);
-    const std::vector<float>& want = by_position ? want_places : want_table;
-    const std::vector<float> got = FromDevice(dtable);
-    EXPECT_LE(RelativeError(got, want), 1e-6);
+    EmbedBackward({rows, width, keys.data(), keys.data(), begin, size}, dout.data(), want.data(),
+                  unused.data(), pool);
+    EXPECT_EQ(FromDevice(dtable), want);
   }
 
   static constexpr int64_t kRows = 400;
@@ -118,10 +119,53 @@ TEST_F(EmbedTrainGpuTest, ForwardMatchesTheCpu) {
 
 TEST_F(EmbedTrainGpuTest, BackwardMatchesTheCpu) {
   for (const int64_t width : {8, 64, 264, 768}) {
-    for (const bool by_position : {false, true}) {
-      CompareBackward<float>(width, by_position);
-      CompareBackward<BFloat16>(width, by_position);
-    }
+    CompareBackward<float>(width, ids_, kVocabulary, kBegin, kSize);
+    CompareBackward<BFloat16>(width, ids_, kVocabulary, kBegin, kSize);
+    CompareBackward<float>(width, positions_, kPositions, 0, kPositions);
+    CompareBackward<BFloat16>(width, positions_, kPositions, 0, kPositions);
+  }
+}
+
+// Runs of equal keys that end before, at and behind the border of a block's 256 places.
+TEST_F(EmbedTrainGpuTest, BackwardAddsRunsOfAnyLength) {
+  for (const int run : {1, 2, 3, 63, 64, 65, 127, 255, 256, 257, 300, 512, 513, 1000, 3000}) {
+    std::vector<int32_t> keys(3000);
+    for (int r = 0; r < 3000; ++r) keys[r * 7 % 3000] = r / run;  // scattered
+    const int32_t limit = 2999 / run + 1;
+    CompareBackward<float>(72, keys, limit, 0, limit);
+    CompareBackward<BFloat16>(72, keys, limit, 0, limit);
+  }
+  for (const int64_t rows : {1, 255, 256, 257, 512, 769}) {
+    CompareBackward<float>(8, std::vector<int32_t>(rows, 2), 3, 0, 3);
+    CompareBackward<BFloat16>(8, std::vector<int32_t>(rows, 2), 3, 1, 2);
+    CompareBackward<BFloat16>(8, std::vector<int32_t>(rows, 2), 3, 0, 2);
+  }
+}
+
+// One key has most of the rows: the same bits on every run.
+TEST_F(EmbedTrainGpuTest, BackwardIsDeterministic) {
+  constexpr int64_t kMany = 20000, kWidth = 128;
+  std::vector<int32_t> keys(kMany), order(kMany);
+  for (int64_t r = 0; r < kMany; ++r) keys[r] = r % 4 != 0 ? 5 : static_cast<int32_t>(r % 777);
+  OrderRows(keys, 777, order.data());
+  const auto d_keys = OnDevice(keys), d_order = OnDevice(order);
+  const auto dout = OnDevice(RandomFloats(kMany * kWidth, 4));
+  std::vector<float> first;
+  for (int i = 0; i < 5; ++i) {
+    const auto dtable = OnDevice(std::vector<float>(777 * kWidth));
+    ASSERT_TRUE(CudaEmbedBackward({.type = ComputeType::kFloat32,
+                                   .rows = kMany,
+                                   .width = kWidth,
+                                   .ids = d_keys.data(),
+                                   .order = d_order.data(),
+                                   .begin = 0,
+                                   .size = 777,
+                                   .dout = dout.data(),
+                                   .dtable = dtable.data()},
+                                  stream_.get())
+                    .ok());
+    if (i == 0) first = FromDevice(dtable);
+    EXPECT_EQ(FromDevice(dtable), first);
   }
 }
 
