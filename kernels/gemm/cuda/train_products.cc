@@ -2,7 +2,7 @@
 // [columns x rows], and every product comes out with its operands exchanged:
 //   forward  y^T  [outputs x rows]   = W (transposed) x^T
 //   input    dx^T [inputs x rows]    = W dy^T
-//   weight   dW^T [inputs x outputs] += x^T dy (transposed)
+//   weight   dW^T [inputs x outputs] = x^T dy (transposed), or += that
 #include "kernels/gemm/cuda/train_products.h"
 
 #include <limits>
@@ -42,7 +42,8 @@ struct CudaTrainProducts::Impl {
   absl::StatusOr<std::unique_ptr<CublasLtPlan>> Describe(Kind kind, const Shape& shape,
                                                          const Operands& operands) const;
   absl::Status Choose(const Shape& shape, uint32_t alignment, CublasLtPlan& plan) const;
-  absl::Status Run(Kind kind, const Shape& shape, const Operands& operands,
+  // d = the product + beta d
+  absl::Status Run(Kind kind, const Shape& shape, const Operands& operands, float beta,
                    const CudaStream& stream);
 
   std::unique_ptr<CublasLtApi> api;
@@ -99,7 +100,7 @@ absl::Status CudaTrainProducts::Impl::Choose(const Shape& shape, uint32_t alignm
 }
 
 absl::Status CudaTrainProducts::Impl::Run(Kind kind, const Shape& shape, const Operands& operands,
-                                          const CudaStream& stream) {
+                                          float beta, const CudaStream& stream) {
   constexpr int64_t kMax = std::numeric_limits<int32_t>::max();
   if (shape.rows < 1 || shape.outputs < 1 || shape.inputs < 1 || shape.rows > kMax ||
       shape.outputs > kMax || shape.inputs > kMax) {
@@ -121,7 +122,6 @@ absl::Status CudaTrainProducts::Impl::Run(Kind kind, const Shape& shape, const O
                                "bias"));
   }
   const float alpha = 1.0f;
-  const float beta = kind == Kind::kWeight ? 1.0f : 0.0f;
   return api->Check(api->matmul(api->handle, plan.desc, &alpha, operands.a, plan.a, operands.b,
                                 plan.b, &beta, operands.d, plan.d, operands.d, plan.d,
                                 &plan.algorithm, workspace.data(), workspace.size(), stream.get()),
@@ -143,17 +143,18 @@ absl::StatusOr<std::unique_ptr<CudaTrainProducts>> CudaTrainProducts::Create() {
 absl::Status CudaTrainProducts::Forward(const Shape& shape, const void* x, const void* weight,
                                         const void* bias, void* y, const CudaStream& stream) {
   return impl_->Run(bias == nullptr ? Kind::kForward : Kind::kForwardBias, shape,
-                    {weight, x, bias, y}, stream);
+                    {weight, x, bias, y}, 0, stream);
 }
 
 absl::Status CudaTrainProducts::Input(const Shape& shape, const void* dy, const void* weight,
                                       void* dx, const CudaStream& stream) {
-  return impl_->Run(Kind::kInput, shape, {weight, dy, nullptr, dx}, stream);
+  return impl_->Run(Kind::kInput, shape, {weight, dy, nullptr, dx}, 0, stream);
 }
 
 absl::Status CudaTrainProducts::Weight(const Shape& shape, const void* dy, const void* x,
-                                       float* dweight, const CudaStream& stream) {
-  return impl_->Run(Kind::kWeight, shape, {x, dy, nullptr, dweight}, stream);
+                                       float* dweight, bool accumulate, const CudaStream& stream) {
+  return impl_->Run(Kind::kWeight, shape, {x, dy, nullptr, dweight}, accumulate ? 1.0f : 0.0f,
+                    stream);
 }
 
 }  // namespace hanlin

@@ -1,7 +1,7 @@
 // The three products of a linear layer in training, by cublasLt:
 //   forward       y = x W^T + b                   x [rows, inputs], W [outputs, inputs]
 //   input         dx = dy W
-//   weight        dW += dy^T x                    dW in fp32
+//   weight        dW = dy^T x, or dW += dy^T x    dW in fp32
 // in bf16 with fp32 sums or in fp32 (no TF32). The algorithm is the first of the library's
 // heuristic, not the fastest of a timing: the same library on the same kind of device gives the
 // same bits in every process. Plans are cached per shape. One thread, one stream at a time (all
@@ -41,8 +41,9 @@ class CudaTrainProducts {
                        void* y, const CudaStream& stream);
   absl::Status Input(const Shape& shape, const void* dy, const void* weight, void* dx,
                      const CudaStream& stream);
+  // Without `accumulate` dweight is overwritten and need not have been cleared.
   absl::Status Weight(const Shape& shape, const void* dy, const void* x, float* dweight,
-                      const CudaStream& stream);
+                      bool accumulate, const CudaStream& stream);
 
  private:
   struct Impl;

@@ -61,7 +61,7 @@ absl::Status RunModel(const Model& model, CudaTrainProducts& products, const Cud
       return products.Input(shape, wide.data(), weight.data(), narrow.data(), stream);
     }));
     RETURN_IF_ERROR(report("weight", [&] {
-      return products.Weight(shape, wide.data(), narrow.data(), gradient.data(), stream);
+      return products.Weight(shape, wide.data(), narrow.data(), gradient.data(), false, stream);
     }));
     fmt::print(" TFLOP/s\n");
     std::fflush(stdout);

@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <vector>
 
 #include "common/cuda/testing.h"
@@ -47,11 +48,14 @@ class TrainProductsTest : public GpuTest {
     run(products_->Forward(shape, d_x.data(), d_w.data(), d_bias.data(), y.data(), stream_));
     run(products_->Forward(shape, d_x.data(), d_w.data(), nullptr, plain.data(), stream_));
     run(products_->Input(shape, d_dy.data(), d_w.data(), dx.data(), stream_));
-    run(products_->Weight(shape, d_dy.data(), d_x.data(), dw.data(), stream_));
+    // Overwritten, whatever was there, then added to.
+    const auto once = OnDevice(std::vector<float>(w.size(), std::nanf("")));
+    run(products_->Weight(shape, d_dy.data(), d_x.data(), once.data(), false, stream_));
+    run(products_->Weight(shape, d_dy.data(), d_x.data(), dw.data(), true, stream_));
 
     const std::vector<float> wide_x = ToFloats(x), wide_w = ToFloats(w), wide_dy = ToFloats(dy),
                              wide_bias = ToFloats(bias);
-    std::vector<float> want_y(dy.size()), want_dx(x.size()), want_dw = before;
+    std::vector<float> want_y(dy.size()), want_dx(x.size()), want_dw = before, want_once(w.size());
     ThreadPool pool(1);
     MatMulParams forward = {.m = rows,
                             .n = outputs,
@@ -80,18 +84,21 @@ class TrainProductsTest : public GpuTest {
             .c_stride = inputs},
            pool);
     EXPECT_LE(RelativeError(ToFloats(FromDevice(dx)), want_dx), tolerance);
-    MatMul({.m = outputs,
-            .n = inputs,
-            .k = rows,
-            .a = wide_dy.data(),
-            .a_stride = outputs,
-            .a_transposed = true,
-            .b = wide_x.data(),
-            .b_stride = inputs,
-            .accumulate = true,
-            .c = want_dw.data(),
-            .c_stride = inputs},
-           pool);
+    MatMulParams weight = {.m = outputs,
+                           .n = inputs,
+                           .k = rows,
+                           .a = wide_dy.data(),
+                           .a_stride = outputs,
+                           .a_transposed = true,
+                           .b = wide_x.data(),
+                           .b_stride = inputs,
+                           .c = want_once.data(),
+                           .c_stride = inputs};
+    MatMul(weight, pool);
+    weight.accumulate = true;
+    weight.c = want_dw.data();
+    MatMul(weight, pool);
+    EXPECT_LE(RelativeError(FromDevice(once), want_once), 3e-6) << "fp32 sums of products";
     EXPECT_LE(RelativeError(FromDevice(dw), want_dw), 3e-6) << "fp32 sums of products";
   }
 
@@ -120,7 +127,8 @@ TEST_F(TrainProductsTest, GiveTheSameBitsInAnotherObject) {
     auto products = CudaTrainProducts::Create();
     ASSERT_TRUE(products.ok());
     const auto dw = OnDevice(std::vector<float>(kWidth * kWidth));
-    const absl::Status run = (*products)->Weight(shape, dy.data(), x.data(), dw.data(), stream_);
+    const absl::Status run =
+        (*products)->Weight(shape, dy.data(), x.data(), dw.data(), false, stream_);
     ASSERT_TRUE(run.ok()) << run;
     result = FromDevice(dw);
   }

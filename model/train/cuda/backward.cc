@@ -51,7 +51,10 @@ absl::Status CudaTrainModel::LinearBackward(int64_t rows, const std::byte* dy, c
                                             TensorId weight, std::byte* dx) {
   const TensorShape matrix = layout_.Of(weight).shape;
   const CudaTrainProducts::Shape shape = {type_, rows, matrix.rows, matrix.cols};
-  RETURN_IF_ERROR(products_->Weight(shape, dy, x, Gradient(weight), stream_));
+  const size_t slot = SlotOf(weight);
+  RETURN_IF_ERROR(
+      products_->Weight(shape, dy, x, Gradient(weight), /*accumulate=*/!unwritten_[slot], stream_));
+  unwritten_[slot] = false;
   return products_->Input(shape, dy, parameters_.Matrix(weight), dx, stream_);
 }
 
@@ -96,6 +99,8 @@ absl::Status CudaTrainModel::EmbedBackward(const Pass& pass, std::byte* dx) {
         CudaDropout(dropout, type_, dx, pass.tokens, config_.hidden_size, dx, stream_.get()));
   }
   const int64_t rows = layout_.Of({R::kWordEmbedding}).shape.rows;
+  // The classifier has written it, unless no row was classified.
+  RETURN_IF_ERROR(SettleGradient(SlotOf({R::kWordEmbedding})));
   CudaEmbedBackwardParams p = {.type = type_, .rows = pass.tokens, .width = config_.hidden_size};
   p.dout = dx;
   p.ids = pass.arrays.tokens;

@@ -66,6 +66,7 @@ absl::Status CudaTrainModel::Allocate() {
   ASSIGN_OR_RETURN(squares_, DeviceBuffer<double>::Create(kSquareParts + 2));
   ASSIGN_OR_RETURN(sums_, PinnedBuffer<double>::Create(2));
   RETURN_IF_ERROR(gradients_.Clear());
+  unwritten_.assign(layout_.slots().size(), false);
   RETURN_IF_ERROR(moment1_.Clear());
   RETURN_IF_ERROR(moment2_.Clear());
   // The clears went into the default stream, for which ours does not wait.

@@ -14,6 +14,7 @@
 
 #include <cstddef>
 #include <memory>
+#include <vector>
 
 #include "common/cuda/buffer.h"
 #include "common/cuda/device.h"
@@ -125,7 +126,7 @@ class CudaTrainModel : public TrainModel {
   absl::StatusOr<const std::byte*> ProductGradient(const Pass& pass, const std::byte* dx,
                                                    uint32_t site, TensorId bias);
   absl::Status AddBiasGradient(const Pass& pass, const std::byte* dy, TensorId bias);
-  // dW += dy^T x, then dx = dy W; dx may be x.
+  // Adds dy^T x to dW's gradient, then dx = dy W; dx may be x.
   absl::Status LinearBackward(int64_t rows, const std::byte* dy, const std::byte* x,
                               TensorId weight, std::byte* dx);
 
@@ -138,6 +139,10 @@ class CudaTrainModel : public TrainModel {
                             bool backward);
 
   // state.cc
+  size_t SlotOf(TensorId id) const { return &layout_.Of(id) - layout_.slots().data(); }
+  // Clears what unwritten_ marks: one gradient, or all, so that the array can be read and added to.
+  absl::Status SettleGradient(size_t slot) const;
+  absl::Status SettleGradients() const;
   absl::Status CheckRange(TrainState state, int64_t begin, size_t count) const;
   // Of gradients and moments.
   float* StateAt(TrainState state, int64_t begin) const;
@@ -154,6 +159,9 @@ class CudaTrainModel : public TrainModel {
   std::unique_ptr<CudaTrainProducts> products_;
   CudaParameters parameters_;
   DeviceBuffer<float> gradients_;
+  // By slot: the gradient is zero, but the array still holds the last step's; the first product
+  // overwrites it, which saves clearing it and reading it back.
+  mutable std::vector<bool> unwritten_;
   DeviceBuffer<float> moment1_, moment2_;  // of OwnedRange
   DeviceBuffer<double> squares_;           // parts of a sum of squares, then two sums
   PinnedBuffer<double> sums_;              // [2]

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "common/cuda/testing.h"
+#include "kernels/base/kernel_testing.h"
 #include "model/train/cuda/memory.h"
 #include "model/train/testing.h"
 
@@ -116,6 +117,61 @@ TEST_F(CudaTrainModelTest, RerunsAndRecomputationChangeNoBitOfBf16) {
       EXPECT_EQ(got.parameters, want.parameters);
     }
   }
+}
+
+// Gradients of batches that follow one another without being cleared in between.
+std::vector<float> GradientsOf(TrainModel& model, const std::vector<TrainBatch>& batches) {
+  model.ZeroGradients();
+  for (const TrainBatch& batch : batches) {
+    std::vector<float> losses(batch.tokens.size());
+    EXPECT_OK(model.ForwardBackward(batch, 0, losses));
+  }
+  return ReadAll(model, TrainState::kGradients);
+}
+
+TEST_F(CudaTrainModelTest, GradientsOfMicroBatchesAddUp) {
+  const ModelConfig config = MediumConfig(64);
+  const auto model = Load(MakeCudaTrainModel({.config = config}, {}));
+  const TrainBatch a = RandomBatch(config, 3, 150, 0, 1), b = RandomBatch(config, 2, 150, 40, 2);
+  const TrainBatch masked = RandomBatch(config, 3, 150, 150, 3);
+  const std::vector<float> of_a = GradientsOf(*model, {a}), of_b = GradientsOf(*model, {b});
+  std::vector<float> sum(of_a.size());
+  for (size_t i = 0; i < sum.size(); ++i) sum[i] = of_a[i] + of_b[i];
+  EXPECT_LE(testing::RelativeError(GradientsOf(*model, {a, b}), sum), 1e-5);
+  // A micro-batch of which no position counts adds nothing, first or last.
+  EXPECT_EQ(GradientsOf(*model, {masked, b}), of_b);
+  EXPECT_EQ(GradientsOf(*model, {b, masked}), of_b);
+  EXPECT_EQ(GradientsOf(*model, {masked}), std::vector<float>(sum.size()));
+  EXPECT_EQ(GradientsOf(*model, {a}), of_a) << "once more";
+}
+
+TEST_F(CudaTrainModelTest, ZeroedGradientsAreZeroForEveryReader) {
+  const ModelConfig config = MediumConfig(64);
+  const auto model = Load(MakeCudaTrainModel({.config = config}, {}));
+  const std::vector<TrainBatch> batches = {RandomBatch(config, 3, 150, 0, 1)};
+  const std::vector<float> gradients = GradientsOf(*model, batches);
+  const std::vector<float> zeros(gradients.size());
+  EXPECT_EQ(GradientsOf(*model, {}), zeros);
+
+  GradientsOf(*model, batches);
+  model->ZeroGradients();
+  const auto norm = model->GradientNorm();
+  ASSERT_OK(norm.status());
+  EXPECT_EQ(*norm, 0);
+
+  GradientsOf(*model, batches);
+  model->ZeroGradients();
+  const std::vector<float> before = ReadAll(*model, TrainState::kParameters);
+  ASSERT_OK(model->Update(1e-3, 1.0f, 1));
+  EXPECT_EQ(ReadAll(*model, TrainState::kParameters), before);
+
+  // What is written stays, beside zeros.
+  GradientsOf(*model, batches);
+  model->ZeroGradients();
+  std::vector<float> want = zeros;
+  want[7] = 3;
+  ASSERT_OK(model->WriteState(TrainState::kGradients, 7, std::span(want).subspan(7, 1)));
+  EXPECT_EQ(ReadAll(*model, TrainState::kGradients), want);
 }
 
 TEST_F(CudaTrainModelTest, MasterWeightsKeepEveryBit) {

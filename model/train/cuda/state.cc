@@ -26,6 +26,20 @@ absl::Status ForRuns(const ParameterLayout& layout, Same&& same, Work&& work) {
   return absl::OkStatus();
 }
 
+// The gradients that LinearBackward makes.
+bool ComesFromProduct(TensorRole role) {
+  switch (role) {
+    case TensorRole::kWordEmbedding:
+    case TensorRole::kQkvWeight:
+    case TensorRole::kAttnOutWeight:
+    case TensorRole::kMlpUpWeight:
+    case TensorRole::kMlpDownWeight:
+      return true;
+    default:
+      return false;
+  }
+}
+
 }  // namespace
 
 TrainModel::Range CudaTrainModel::OwnedRange() const {
@@ -33,11 +47,36 @@ TrainModel::Range CudaTrainModel::OwnedRange() const {
 }
 
 void CudaTrainModel::ZeroGradients() {
+  const auto& slots = layout_.slots();
+  for (size_t i = 0; i < slots.size(); ++i) unwritten_[i] = ComesFromProduct(slots[i].id.role);
+  const absl::Status cleared = ForRuns(
+      layout_, [&](size_t a, size_t b) { return unwritten_[a] == unwritten_[b]; },
+      [&](int64_t begin, int64_t end, size_t first) {
+        if (unwritten_[first]) return absl::OkStatus();
+        return CudaStatus(cudaMemsetAsync(gradients_.data() + begin, 0,
+                                          (end - begin) * sizeof(float), stream_.get()),
+                          "clearing of gradients");
+      });
   // An error here is one of an earlier kernel, which the next call that reports will meet.
-  cudaMemsetAsync(gradients_.data(), 0, layout_.size() * sizeof(float), stream_.get());
+  cleared.IgnoreError();
+}
+
+absl::Status CudaTrainModel::SettleGradient(size_t slot) const {
+  if (!unwritten_[slot]) return absl::OkStatus();
+  const ParameterSlot& s = layout_.slots()[slot];
+  RETURN_IF_CUDA_ERROR(cudaMemsetAsync(gradients_.data() + s.offset, 0,
+                                       s.shape.size() * sizeof(float), stream_.get()));
+  unwritten_[slot] = false;
+  return absl::OkStatus();
+}
+
+absl::Status CudaTrainModel::SettleGradients() const {
+  for (size_t i = 0; i < unwritten_.size(); ++i) RETURN_IF_ERROR(SettleGradient(i));
+  return absl::OkStatus();
 }
 
 absl::Status CudaTrainModel::ReduceGradients() {
+  RETURN_IF_ERROR(SettleGradients());
   for (size_t i = 0; i < options_.frozen.size(); ++i) {
     const ParameterSlot& slot = layout_.slots()[i];
     if (!options_.frozen[i]) continue;
@@ -50,6 +89,7 @@ absl::Status CudaTrainModel::ReduceGradients() {
 }
 
 absl::StatusOr<double> CudaTrainModel::GradientNorm() {
+  RETURN_IF_ERROR(SettleGradients());
   // Of tensors that every rank holds, and of slices.
   double* const sums = squares_.data() + kSquareParts;
   RETURN_IF_CUDA_ERROR(cudaMemsetAsync(sums, 0, 2 * sizeof(double), stream_.get()));
@@ -72,6 +112,7 @@ absl::StatusOr<double> CudaTrainModel::GradientNorm() {
 }
 
 absl::Status CudaTrainModel::Update(double learning_rate, float gradient_scale, int64_t step) {
+  RETURN_IF_ERROR(SettleGradients());
   const Range owned = OwnedRange();
   const auto frozen = [&](size_t i) { return !options_.frozen.empty() && options_.frozen[i]; };
   const auto decay = [&](size_t i) {
@@ -147,6 +188,7 @@ absl::Status CudaTrainModel::ReadState(TrainState state, int64_t begin,
                                        std::span<float> out) const {
   RETURN_IF_ERROR(CheckRange(state, begin, out.size()));
   if (state == TrainState::kParameters) return parameters_.Read(begin, out, stream_);
+  if (state == TrainState::kGradients) RETURN_IF_ERROR(SettleGradients());
   RETURN_IF_CUDA_ERROR(cudaMemcpyAsync(out.data(), StateAt(state, begin), out.size_bytes(),
                                        cudaMemcpyDeviceToHost, stream_.get()));
   return stream_.Synchronize();
@@ -156,6 +198,7 @@ absl::Status CudaTrainModel::WriteState(TrainState state, int64_t begin,
                                         std::span<const float> values) {
   RETURN_IF_ERROR(CheckRange(state, begin, values.size()));
   if (state == TrainState::kParameters) return parameters_.Write(begin, values, stream_);
+  if (state == TrainState::kGradients) RETURN_IF_ERROR(SettleGradients());
   RETURN_IF_CUDA_ERROR(cudaMemcpyAsync(StateAt(state, begin), values.data(), values.size_bytes(),
                                        cudaMemcpyHostToDevice, stream_.get()));
   return stream_.Synchronize();
