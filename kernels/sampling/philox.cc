@@ -5,8 +5,9 @@
 
 namespace hanlin {
 
-std::array<uint32_t, 4> Philox4x32(std::array<uint32_t, 4> c, std::array<uint32_t, 2> key) {
-  for (int round = 0; round < 10; ++round) {
+std::array<uint32_t, 4> Philox4x32(std::array<uint32_t, 4> c, std::array<uint32_t, 2> key,
+                                   int rounds) {
+  for (int round = 0; round < rounds; ++round) {
     const uint64_t product0 = uint64_t{0xd2511f53u} * c[0];
     const uint64_t product1 = uint64_t{0xcd9e8d57u} * c[2];
     c = {static_cast<uint32_t>(product1 >> 32) ^ c[1] ^ key[0], static_cast<uint32_t>(product1),

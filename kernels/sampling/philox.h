@@ -23,8 +23,8 @@
 
 namespace hanlin {
 
-// Philox4x32 with ten rounds.
-std::array<uint32_t, 4> Philox4x32(std::array<uint32_t, 4> counter, std::array<uint32_t, 2> key);
+std::array<uint32_t, 4> Philox4x32(std::array<uint32_t, 4> counter, std::array<uint32_t, 2> key,
+                                   int rounds = 10);
 
 // The noise of one id, in about [-2.9, 22.9].
 float GumbelNoise(const DrawKey& key, int32_t id);

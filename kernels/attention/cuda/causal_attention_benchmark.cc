@@ -22,11 +22,9 @@ struct Shape {
   const char* name;
   int64_t sequences, length, heads, head_dim;
 };
-constexpr Shape kShapes[] = {{"124M", 64, 1024, 12, 64},
-                             {"1.3B", 8, 2048, 32, 64},
-                             {"2.7B", 8, 1024, 32, 80},
-                             {"2.7B", 4, 2048, 32, 80},
-                             {"13B", 4, 2048, 40, 128}};
+constexpr Shape kShapes[] = {{"hanlin-poet", 256, 256, 4, 80}, {"124M", 64, 1024, 12, 64},
+                             {"1.3B", 8, 2048, 32, 64},        {"2.7B", 8, 1024, 32, 80},
+                             {"2.7B", 4, 2048, 32, 80},        {"13B", 4, 2048, 40, 128}};
 
 absl::StatusOr<double> MeasurePeak(const CudaStream& stream) {
   ASSIGN_OR_RETURN(const auto cublas_lt, CublasLt::Create({}));

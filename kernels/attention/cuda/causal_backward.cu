@@ -30,13 +30,13 @@ using Space = TileSpace<kHeadDim, QueryGroups, 2>;  // of both kernels
 template <int kHeadDim>
 using Ring = TileRing<Space<kHeadDim>, QueryGroups>;
 
-// dP before dropout becomes dS; `delta` of element e.
-template <bool kDropout, typename Delta>
-__device__ __forceinline__ void ScoreGradients(uint32_t kept, float dropout_scale, Delta delta,
+// dP before dropout becomes dS; `kept` and `delta` of element e.
+template <bool kDropout, typename Kept, typename Delta>
+__device__ __forceinline__ void ScoreGradients(Kept kept, float dropout_scale, Delta delta,
                                                const float (&p)[32], float (&dp)[32]) {
 #pragma unroll
   for (int e = 0; e < 32; ++e) {
-    const float factor = !kDropout ? 1.0f : (kept >> e & 1) != 0 ? dropout_scale : 0.0f;
+    const float factor = !kDropout ? 1.0f : kept(e) ? dropout_scale : 0.0f;
     dp[e] = p[e] * fmaf(dp[e], factor, -delta(e));
   }
 }
@@ -75,9 +75,9 @@ __device__ __forceinline__ void QueryGradient(const CudaCausalAttentionParams& p
     ptx::WgmmaCommit();
     if constexpr (decltype(has_previous)::value) ptx::TileValues<kHeadDim>(weights, before, dq);
     ptx::WgmmaCommit();
-    uint32_t kept = 0;
+    uint32_t decisions[4][4] = {};
     if constexpr (kDropout) {
-      kept = KeptOfQueryRows(law, dropout_row, (p.first_head + head) * kHeadColumns + key);
+      DecideOnQueryRows(law, dropout_row, (p.first_head + head) * kHeadColumns + key, decisions);
     }
     ptx::WgmmaWait<2>();
     ptx::WgmmaResults(s);
@@ -89,7 +89,8 @@ __device__ __forceinline__ void QueryGradient(const CudaCausalAttentionParams& p
     ptx::WgmmaWait<1>();
     ptx::WgmmaResults(dp);
     ScoreGradients<kDropout>(
-        kept, law.scale, [&](int e) { return e / 2 % 2 == 0 ? row0.y : row1.y; }, s, dp);
+        [&](int e) { return (decisions[e / 8][e / 2 % 4] >> (15 + e % 2 * 16) & 1) != 0; },
+        law.scale, [&](int e) { return e / 2 % 2 == 0 ? row0.y : row1.y; }, s, dp);
     ptx::WgmmaWait<0>();
     ptx::WgmmaResults(dq);
     if constexpr (decltype(has_previous)::value) ring.Free(index - 1);
@@ -156,50 +157,71 @@ __global__ void __launch_bounds__(QueryGroups::kThreads, 1)
   }
 }
 
-// Dropout's decisions of a warpgroup for tiles whose rows are keys. A word is of one query and of
-// one key in each 16, which are the 4 warps: each draws for a quarter of the queries and the warps
-// exchange bytes. One tile's are read while the next one's are written.
-struct alignas(4) KeptExchange {
-  uint8_t bytes[2][4][32][4];  // [tile % 2][warp that reads][its lane][warp that wrote]
-};
+// Dropout's decisions for a tile whose rows are keys, of this lane: about element e = 16 r + 8 w +
+// 4 j + 2 i + c, bit 4 + 2 j + i of byte 2 w + c of kept[r].
+struct KeptOfKeyRows {
+  uint32_t kept[2];
 
-// As KeptOfQueryRows, transposed: `row` is of the tile's first query, `column` of the warpgroup's
-// first key, a multiple of 64. By the whole warpgroup.
-__device__ __forceinline__ uint32_t KeptOfKeyRows(const DropoutLaw& law, uint32_t row,
-                                                  uint32_t column, int index,
-                                                  KeptExchange& exchange) {
-  const int warp = threadIdx.x % 128 / 32, lane = threadIdx.x % 32;
-  uint32_t kept[4] = {};  // of each warp, 8 bits
-#pragma unroll 1          // at once they would need too many registers
-  for (int i = 0; i < 2; ++i) {
+  __device__ __forceinline__ bool operator()(int e) const {
+    return (kept[e / 16] >> (e / 8 % 2 * 16 + e % 2 * 8 + 4 + e / 2 % 4) & 1) != 0;
+  }
+  // Clears what dropout takes among packed probabilities.
+  __device__ __forceinline__ void Drop(uint32_t (&weights)[4][4]) const {
 #pragma unroll
-    for (int n = 0; n < 4; ++n) {
-      const int j = n / 2, c = n % 2;
-      uint32_t words[4];
-      DropoutWords(law, row + (2 * warp + j) * 8 + lane % 4 * 2 + c, column + lane / 4 + 8 * i,
-                   words);
-#pragma unroll
-      for (int w = 0; w < 4; ++w) {
-        kept[w] |= static_cast<uint32_t>(words[w] >= law.threshold) << (4 * j + 2 * i + c);
+    for (int i = 0; i < 16; ++i) {
+      const uint32_t signs = kept[i / 8] << (3 - i % 4);  // of the bytes, which prmt repeats
+      uint32_t mask;
+      if (i / 4 % 2 == 0) {
+        asm("prmt.b32 %0, %1, 0, 0x9988;" : "=r"(mask) : "r"(signs));
+      } else {
+        asm("prmt.b32 %0, %1, 0, 0xbbaa;" : "=r"(mask) : "r"(signs));
       }
+      weights[i / 4][i % 4] &= mask;
     }
   }
+};
+
+// A counter is of one query and of two keys in each 16, which are the 4 warps: each draws for a
+// quarter of the queries and the warps exchange what they drew. One tile's is read while the next
+// one's is written.
+struct alignas(4) KeptExchange {
+  // [tile % 2][warp that reads][half of the warps that wrote][its lane][the warp in the half]
+  uint16_t halves[2][4][2][32][2];
+};
+
+// `row` is of the tile's first query, `column` of the warpgroup's first key, a multiple of 64. By
+// the whole warpgroup.
+__device__ __forceinline__ KeptOfKeyRows DecideOnKeyRows(const DropoutLaw& law, uint32_t row,
+                                                         uint32_t column, int index,
+                                                         KeptExchange& exchange) {
+  const uint32_t warp = threadIdx.x % 128 / 32, lane = threadIdx.x % 32;
+  // Two lanes, 4 apart, have the same pairs of keys: each draws for one query in two.
+  const bool odd = lane / 4 % 2 != 0;
+  const uint32_t query = row + warp * 16 + lane % 4 * 2 + (odd ? 1 : 0);
+  const uint32_t key = column + lane / 8 * 2;
+  uint32_t drawn[4] = {};  // for each warp; bits 12 to 15 of the first key, 28 to 31 of the second
+#pragma unroll 1           // at once they would need too many registers
+  for (int n = 0; n < 4; ++n) {
+    uint32_t words[4];
+    DropoutDecisions(law, query + n / 2 * 8, key + n % 2 * 8, words);
+#pragma unroll
+    for (int w = 0; w < 4; ++w) drawn[w] = drawn[w] >> 1 | (words[w] & 0x80008000u);
+  }
+  // A byte for each warp.
+  const uint32_t low = __byte_perm(drawn[0], drawn[1], 0x7351);
+  const uint32_t high = __byte_perm(drawn[2], drawn[3], 0x7351);
+  const uint32_t first = __byte_perm(low, high, 0x5410), second = __byte_perm(low, high, 0x7632);
+  const uint32_t theirs = __shfl_xor_sync(0xffffffffu, odd ? first : second, 4);
+  const uint32_t even_query = odd ? theirs : first, odd_query = odd ? second : theirs;
 #pragma unroll
   for (int w = 0; w < 4; ++w) {
-    exchange.bytes[index % 2][w][lane][warp] = static_cast<uint8_t>(kept[w]);
+    exchange.halves[index % 2][w][warp / 2][lane][warp % 2] =
+        static_cast<uint16_t>(__byte_perm(even_query, odd_query, w | (w + 4) << 4));
   }
   ptx::NamedBarrier(threadIdx.x / 128 + 1, 128);
-  return *reinterpret_cast<const uint32_t*>(exchange.bytes[index % 2][warp][lane]);
-}
-
-// Clears what dropout takes among packed probabilities.
-__device__ __forceinline__ void Drop(uint32_t kept, uint32_t (&weights)[4][4]) {
-#pragma unroll
-  for (int i = 0; i < 16; ++i) {
-    const uint32_t low = (kept >> 2 * i & 1) != 0 ? 0xffffu : 0u;
-    const uint32_t high = (kept >> (2 * i + 1) & 1) != 0 ? 0xffff0000u : 0u;
-    weights[i / 4][i % 4] &= low | high;
-  }
+  const auto& mine = exchange.halves[index % 2][warp];
+  return {{*reinterpret_cast<const uint32_t*>(mine[0][lane]),
+           *reinterpret_cast<const uint32_t*>(mine[1][lane])}};
 }
 
 // Behind the last query that sees a key.
@@ -264,10 +286,12 @@ __device__ __forceinline__ void KeyGradient(
     ptx::WgmmaResults(dk);
     ptx::WgmmaResults(dv);
   };
-  const auto draw = [&](int query, int index) {
-    const auto token = static_cast<uint32_t>(sequence * p.length + query);
-    return KeptOfKeyRows(law, p.dropout.first_row + token,
-                         (p.first_head + head) * kHeadColumns + first, index, exchange);
+  const auto draw = [&](int query, int index, KeptOfKeyRows& kept) {
+    if constexpr (kDropout) {
+      const auto token = static_cast<uint32_t>(sequence * p.length + query);
+      kept = DecideOnKeyRows(law, p.dropout.first_row + token,
+                             (p.first_head + head) * kHeadColumns + first, index, exchange);
+    }
   };
   const auto meet = [&](int tile, auto has_previous) {
     const int query = tile * 64, index = base + tile - queries.first;
@@ -278,8 +302,7 @@ __device__ __forceinline__ void KeyGradient(
         reinterpret_cast<const float4*>(statistics[index % Space<kHeadDim>::kStages]) +
         threadIdx.x % 4;
     float s[32], dp[32];
-    uint32_t kept = 0;
-    if constexpr (kDropout) kept = draw(query, index);  // later there would be too few registers
+    KeptOfKeyRows kept;
     ring.WaitFull(index);
     ptx::WgmmaFence();
     ptx::TileScores<kHeadDim>(k, q, s);
@@ -290,6 +313,7 @@ __device__ __forceinline__ void KeyGradient(
       if constexpr (decltype(has_previous)::value) issue(before);
       ptx::WgmmaCommit();
     }
+    draw(query, index, kept);
     ptx::WgmmaWait<kOverlaps ? 2 : 1>();
     ptx::WgmmaResults(s);
 #pragma unroll
@@ -326,7 +350,7 @@ __device__ __forceinline__ void KeyGradient(
       if constexpr (decltype(has_previous)::value) ring.Free(index - 1);
     }
     PackWeights(s, weights);
-    if constexpr (kDropout) Drop(kept, weights);
+    if constexpr (kDropout) kept.Drop(weights);
     PackWeights(dp, dweights);
     if constexpr (!kOverlaps) {
       add(q);

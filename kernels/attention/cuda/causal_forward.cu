@@ -14,8 +14,7 @@ namespace {
 
 // Three warpgroups where they have registers enough.
 template <int kHeadDim, bool kDropout>
-using GroupsOf = std::conditional_t<kHeadDim == 128 || (kHeadDim == 80 && kDropout), Groups<2, 224>,
-                                    Groups<3, 152>>;
+using GroupsOf = std::conditional_t<kHeadDim == 128, Groups<2, 224>, Groups<3, 152>>;
 template <int kHeadDim, bool kDropout>
 using SpaceOf = TileSpace<kHeadDim, GroupsOf<kHeadDim, kDropout>, 1>;
 template <int kHeadDim, bool kDropout>
@@ -43,25 +42,28 @@ struct Attend {
     ring.WaitFull(base + index);
     return space.Pair(base + index);
   }
-  __device__ __forceinline__ uint32_t Kept(int index) const {
-    if constexpr (!kDropout) return 0;
-    return KeptOfQueryRows(law, dropout_row, dropout_column + (first_tile + index) * 64);
+  __device__ __forceinline__ void Decide(int index, uint32_t (&decisions)[4][4]) const {
+    if constexpr (kDropout) {
+      DecideOnQueryRows(law, dropout_row, dropout_column + (first_tile + index) * 64, decisions);
+    }
   }
-  // Scores to weights, those that dropout takes being 0.
-  __device__ __forceinline__ void Weigh(int index, uint32_t kept, SoftmaxState& state,
-                                        float (&s)[32], float (&factor)[2]) const {
+  // Scores to weights.
+  __device__ __forceinline__ void Weigh(int index, SoftmaxState& state, float (&s)[32],
+                                        float (&factor)[2]) const {
     const int key = (first_tile + index) * 64;
     if (queries.Hides(key, first)) HideKeys(queries, key, -INFINITY, s);
     Softmax(s, scale, state, factor);
-    if constexpr (kDropout) {
-#pragma unroll
-      for (int e = 0; e < 32; ++e) s[e] = (kept >> e & 1) != 0 ? s[e] : 0.0f;
-    }
+  }
+  __device__ __forceinline__ static void Pack(const float (&s)[32],
+                                              const uint32_t (&decisions)[4][4],
+                                              uint32_t (&weights)[4][4]) {
+    PackWeights(s, weights);
+    if constexpr (kDropout) Drop(decisions, weights);
   }
 
   __device__ __forceinline__ void Run(float (&o)[kHeadDim / 2], SoftmaxState& state) const {
     const int tiles = first / 64 + 1 - first_tile;
-    uint32_t weights[4][4];
+    uint32_t weights[4][4], decisions[4][4];
     float factor[2];
     const uint8_t* stage = Wait(0);
     {
@@ -69,11 +71,11 @@ struct Attend {
       ptx::WgmmaFence();
       ptx::TileScores<kHeadDim>(q, stage, s);
       ptx::WgmmaCommit();
-      const uint32_t kept = Kept(0);
+      Decide(0, decisions);
       ptx::WgmmaWait<0>();
       ptx::WgmmaResults(s);
-      Weigh(0, kept, state, s, factor);
-      PackWeights(s, weights);
+      Weigh(0, state, s, factor);
+      Pack(s, decisions, weights);
     }
     for (int index = 1; index < tiles; ++index) {
       const uint8_t* const before = stage;
@@ -84,16 +86,16 @@ struct Attend {
       ptx::WgmmaCommit();
       ptx::TileValues<kHeadDim>(weights, before + kTileBytes, o);
       ptx::WgmmaCommit();
-      const uint32_t kept = Kept(index);
+      Decide(index, decisions);
       ptx::WgmmaWait<1>();
       ptx::WgmmaResults(s);
-      Weigh(index, kept, state, s, factor);
+      Weigh(index, state, s, factor);
       ptx::WgmmaWait<0>();
       ptx::WgmmaResults(o);
       ring.Free(base + index - 1);
 #pragma unroll
       for (int j = 0; j < kHeadDim / 2; ++j) o[j] *= factor[j / 2 % 2];
-      PackWeights(s, weights);
+      Pack(s, decisions, weights);
     }
     ptx::WgmmaFence();
     ptx::TileValues<kHeadDim>(weights, stage + kTileBytes, o);

@@ -78,7 +78,7 @@ struct Head {
 __device__ __forceinline__ float DropoutFactor(const CudaCausalAttentionParams& p,
                                                const DropoutLaw& law, const Head& head, int query,
                                                int key) {
-  if (law.threshold == 0) return 1.0f;
+  if (p.dropout.rate == 0) return 1.0f;
   const uint32_t row = p.dropout.first_row + static_cast<uint32_t>(head.first_token) + query;
   const uint32_t column = (p.first_head + blockIdx.y) * kHeadColumns + key;
   return DropoutKeeps(law, row, column) ? law.scale : 0.0f;

@@ -292,25 +292,23 @@ __device__ __forceinline__ void HideKeys(const QueryPair& queries, int key, floa
   }
 }
 
-// Dropout's decisions for a tile whose rows are queries: bit e keeps s[e]. `row` is of this lane's
-// first query, `column` of the tile's first key.
-__device__ __forceinline__ uint32_t KeptOfQueryRows(const DropoutLaw& law, uint32_t row,
-                                                    uint32_t column) {
-  uint32_t kept = 0;
+// Dropout's decisions for a tile whose rows are queries, about the pairs of columns that
+// PackWeights puts together. `row` is of this lane's first query, `column` of the tile's first key.
+__device__ __forceinline__ void DecideOnQueryRows(const DropoutLaw& law, uint32_t row,
+                                                  uint32_t column, uint32_t (&decisions)[4][4]) {
 #pragma unroll
-  for (int i = 0; i < 2; ++i) {
+  for (int n = 0; n < 4; ++n) {
+    uint32_t words[4];
+    DropoutDecisions(law, row + n % 2 * 8, column + n / 2 * 8 + threadIdx.x % 4 * 2, words);
 #pragma unroll
-    for (int n = 0; n < 4; ++n) {
-      const int j = n / 2, c = n % 2;
-      uint32_t words[4];
-      DropoutWords(law, row + 8 * i, column + j * 8 + threadIdx.x % 4 * 2 + c, words);
-#pragma unroll
-      for (int w = 0; w < 4; ++w) {
-        kept |= static_cast<uint32_t>(words[w] >= law.threshold) << (4 * (2 * w + j) + 2 * i + c);
-      }
-    }
+    for (int w = 0; w < 4; ++w) decisions[w][n] = words[w];
   }
-  return kept;
+}
+
+// Clears what dropout takes among packed probabilities.
+__device__ __forceinline__ void Drop(const uint32_t (&decisions)[4][4], uint32_t (&weights)[4][4]) {
+#pragma unroll
+  for (int i = 0; i < 16; ++i) weights[i / 4][i % 4] &= KeptHalves(decisions[i / 4][i % 4]);
 }
 
 // This lane's part of 64 rows of a warpgroup's result, of which `rows` exist, times a factor a row.

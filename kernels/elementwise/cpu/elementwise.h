@@ -3,9 +3,12 @@
 //
 // Dropout is a pure function of (seed, step, site, row, column), so forward and backward, a rerun,
 // a resumed run and every rank of a tensor-parallel group draw the same mask and nothing is stored:
-//   r    = word column / 16 % 4 of Philox4x32-10(counter, key)
-//   counter = (column / 64 * 16 + column % 16, row, site, step),  key = (seed low, seed high)
-//   kept <=> float(r) * 2^-32 >= rate;  a kept element is multiplied by 1 / (1 - rate)
+//   counter = (column / 64 * 8 + column % 16 / 2, row, site, step),  key = (seed low, seed high)
+//   word = word column / 16 % 4 of Philox4x32-7(counter, key)
+//   r    = bits 0 to 14 of the word for an even column, 16 to 30 for an odd one
+//   kept <=> r * 2^-15 >= rate;  a kept element is multiplied by 1 / (1 - rate)
+// The rate counts as the next multiple of 2^-15. Drawing is most of what dropout costs, so a
+// counter serves 8 elements, with the 7 rounds that pass BigCrush (Salmon et al., SC11).
 #ifndef HANLIN_KERNELS_ELEMENTWISE_CPU_ELEMENTWISE_H_
 #define HANLIN_KERNELS_ELEMENTWISE_CPU_ELEMENTWISE_H_
 

@@ -62,11 +62,11 @@ void GeluBackwardRow(bool erf, const float* x, const float* dy, int64_t count, f
   }
 }
 
-// Philox4x32-10 on 16 counters that differ in their first word.
+// Philox4x32-7 on 16 counters that differ in their first word.
 HANLIN_KERNEL_INLINE void Philox(I counter[4], uint32_t key0, uint32_t key1) {
   const I multiplier0 = SetI(0xd2511f53u);
   const I multiplier1 = SetI(0xcd9e8d57u);
-  for (int round = 0; round < 10; ++round) {
+  for (int round = 0; round < 7; ++round) {
     const I low0 = MulLow(counter[0], multiplier0), high0 = MulHigh(counter[0], multiplier0);
     const I low1 = MulLow(counter[2], multiplier1), high1 = MulHigh(counter[2], multiplier1);
     counter[0] = XorI(XorI(high1, counter[1]), SetI(key0));
@@ -80,19 +80,22 @@ HANLIN_KERNEL_INLINE void Philox(I counter[4], uint32_t key0, uint32_t key1) {
 
 void DropoutRow(const DropoutParams& dropout, uint32_t row, uint32_t first_column, const float* x,
                 int64_t count, float* y) {
-  static const uint32_t kLaneNumbers[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-  const I lanes = LoadI(kLaneNumbers);
+  static const uint32_t kCounters[16] = {0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7};
+  // These move a lane's 15 bits of a word to the top.
+  static const uint32_t kFactors[16] = {1 << 17, 2, 1 << 17, 2, 1 << 17, 2, 1 << 17, 2,
+                                        1 << 17, 2, 1 << 17, 2, 1 << 17, 2, 1 << 17, 2};
+  const I counters = LoadI(kCounters), factors = LoadI(kFactors), top = SetI(0xfffe0000u);
   const F rate = Set1(dropout.rate);
   const F scale = Set1(1.0f / (1.0f - dropout.rate));
   for (int64_t begin = 0; begin < count; begin += 4 * kLanes) {
-    const uint32_t group = (first_column + static_cast<uint32_t>(begin)) / 64 * 16;
-    I words[4] = {AddI(lanes, SetI(group)), SetI(row), SetI(dropout.site), SetI(dropout.step)};
+    const uint32_t group = (first_column + static_cast<uint32_t>(begin)) / 64 * 8;
+    I words[4] = {AddI(counters, SetI(group)), SetI(row), SetI(dropout.site), SetI(dropout.step)};
     Philox(words, static_cast<uint32_t>(dropout.seed), static_cast<uint32_t>(dropout.seed >> 32));
     for (int w = 0; w < 4; ++w) {
       const int64_t i = begin + w * kLanes;
       if (i >= count) break;
       const int valid = count - i < kLanes ? static_cast<int>(count - i) : kLanes;
-      const F uniform = Mul(UnsignedToF(words[w]), Set1(0x1p-32f));
+      const F uniform = Mul(UnsignedToF(AndI(MulLow(words[w], factors), top)), Set1(0x1p-32f));
       const F kept = Mul(LoadLanes(x + i, valid), scale);
       const F result = Select(Less(uniform, rate), Zero(), kept);
       if (valid == kLanes) {

@@ -49,9 +49,10 @@ TEST_P(ElementwiseTest, DropoutIsThePureFunctionOfTheHeader) {
   for (int64_t r = 0; r < rows; ++r) {
     for (int64_t c = 0; c < width; ++c) {
       const auto words = Philox4x32(
-          {static_cast<uint32_t>(c / 64 * 16 + c % 16), static_cast<uint32_t>(100 + r), 4, 9},
-          {0x89abcdefu, 0x01234567u});
-      const bool kept = static_cast<float>(words[c / 16 % 4]) * 0x1p-32f >= 0.3f;
+          {static_cast<uint32_t>(c / 64 * 8 + c % 16 / 2), static_cast<uint32_t>(100 + r), 4, 9},
+          {0x89abcdefu, 0x01234567u}, 7);
+      const uint32_t bits = words[c / 16 % 4] >> (c % 2 * 16) & 0x7fffu;
+      const bool kept = static_cast<float>(bits) * 0x1p-15f >= 0.3f;
       dropped += kept ? 0 : 1;
       ASSERT_EQ(y[r * width + c], kept ? x[r * width + c] * (1.0f / (1.0f - 0.3f)) : 0.0f);
     }
