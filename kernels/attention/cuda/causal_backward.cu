@@ -131,7 +131,7 @@ __global__ void __launch_bounds__(QueryGroups::kThreads, 1)
     for (int round = 0, base = 0; work.Next(); ++round) {
       const KeyTiles keys(p, work, G::kCount);
       ring.WaitOwnFree(round);
-      for (int g = 0; g < keys.groups; ++g) {
+      for (int g = keys.idle; g < G::kCount; ++g) {
         CopyOwnTiles<kHeadDim>(QkvRows<kHeadDim>(p, 0, work.sequence, work.head),
                                OutRows<kHeadDim>(p, dout, work.sequence, work.head),
                                work.first + g * 64, length, space.Own(round, g));
@@ -147,11 +147,11 @@ __global__ void __launch_bounds__(QueryGroups::kThreads, 1)
   for (int round = 0, base = 0; work.Next(); ++round) {
     const KeyTiles keys(p, work, G::kCount);
     const int first = work.first + group * 64, seen = first / 64 + 1 - keys.first;
-    if (group < keys.groups) {
+    if (group >= keys.idle) {
       QueryGradient<kHeadDim, kDropout>(p, law, state, work.sequence, work.head, first, keys,
                                         space.Own(round, group), space, ring, base, dqkv);
     }
-    ring.Skip(base + (group < keys.groups ? seen : 0), base + keys.count);
+    ring.Skip(base + (group >= keys.idle ? seen : 0), base + keys.count);
     ring.FreeOwn(round);
     base += keys.count;
   }
@@ -437,19 +437,20 @@ template <int kHeadDim, bool kDropout>
 cudaError_t Launch(const CudaCausalAttentionParams& p,
                    const CudaCausalAttentionGradients& gradients, const CausalAttentionState& state,
                    cudaStream_t stream) {
-  CausalWork work;
-  int blocks = 0;
-  const cudaError_t counted = PlanWork(p, QueryGroups::kRows, &work, &blocks);
-  if (counted != cudaSuccess) return counted;
+  CausalWork queries, keys;
+  int blocks = 0;  // of both
+  cudaError_t error = PlanWork(p, QueryGroups::kRows, true, &queries, &blocks);
+  if (error == cudaSuccess) error = PlanWork(p, KeyGroups::kRows, false, &keys, &blocks);
+  if (error != cudaSuccess) return error;
   const LaunchShape shape = {.grid = dim3(blocks),
                              .block = dim3(QueryGroups::kThreads),
                              .shared_bytes = Space<kHeadDim>::kBytes};
   const DropoutLaw law = MakeDropoutLaw(p.dropout);
   auto* const dqkv = static_cast<uint32_t*>(gradients.dqkv);
-  const cudaError_t error = LaunchDependent(QueryGradientKernel<kHeadDim, kDropout>, shape, stream,
-                                            p, law, work, state, gradients.dout, dqkv);
+  error = LaunchDependent(QueryGradientKernel<kHeadDim, kDropout>, shape, stream, p, law, queries,
+                          state, gradients.dout, dqkv);
   if (error != cudaSuccess) return error;
-  return LaunchDependent(KeyGradientKernel<kHeadDim, kDropout>, shape, stream, p, law, work, state,
+  return LaunchDependent(KeyGradientKernel<kHeadDim, kDropout>, shape, stream, p, law, keys, state,
                          gradients.dout, dqkv);
 }
 

@@ -13,12 +13,12 @@ namespace hanlin {
 namespace {
 
 // Three warpgroups where they have registers enough.
-template <int kHeadDim, bool kDropout>
+template <int kHeadDim>
 using GroupsOf = std::conditional_t<kHeadDim == 128, Groups<2, 224>, Groups<3, 152>>;
-template <int kHeadDim, bool kDropout>
-using SpaceOf = TileSpace<kHeadDim, GroupsOf<kHeadDim, kDropout>, 1>;
-template <int kHeadDim, bool kDropout>
-using RingOf = TileRing<SpaceOf<kHeadDim, kDropout>, GroupsOf<kHeadDim, kDropout>>;
+template <int kHeadDim>
+using SpaceOf = TileSpace<kHeadDim, GroupsOf<kHeadDim>, 1>;
+template <int kHeadDim>
+using RingOf = TileRing<SpaceOf<kHeadDim>, GroupsOf<kHeadDim>>;
 
 // Below any score, and finite: in a tile that is hidden from a query nothing minus nothing is 0.
 constexpr float kLowest = -1e30f;
@@ -27,11 +27,11 @@ constexpr float kLowest = -1e30f;
 // block's pairs from `base` on.
 template <int kHeadDim, bool kDropout>
 struct Attend {
-  using Space = SpaceOf<kHeadDim, kDropout>;
+  using Space = SpaceOf<kHeadDim>;
   static constexpr int kTileBytes = Space::kTileBytes;
   const uint8_t* q;
   const Space& space;
-  RingOf<kHeadDim, kDropout>& ring;
+  RingOf<kHeadDim>& ring;
   const DropoutLaw& law;
   QueryPair queries;
   int first, first_tile, base;
@@ -132,14 +132,14 @@ __device__ __forceinline__ void Finish(const CudaCausalAttentionParams& p,
 }
 
 template <int kHeadDim, bool kDropout>
-__global__ void __launch_bounds__(GroupsOf<kHeadDim, kDropout>::kThreads, 1)
+__global__ void __launch_bounds__(GroupsOf<kHeadDim>::kThreads, 1)
     ForwardKernel(const __grid_constant__ CudaCausalAttentionParams p,
                   const __grid_constant__ DropoutLaw law, const __grid_constant__ CausalWork shape,
                   uint32_t* out) {
-  using G = GroupsOf<kHeadDim, kDropout>;
+  using G = GroupsOf<kHeadDim>;
   extern __shared__ uint8_t unaligned[];
-  const SpaceOf<kHeadDim, kDropout> space(unaligned);
-  __shared__ RingOf<kHeadDim, kDropout> ring;
+  const SpaceOf<kHeadDim> space(unaligned);
+  __shared__ RingOf<kHeadDim> ring;
   if (threadIdx.x == 0) ring.Init();
   __syncthreads();
   ptx::StartNext();
@@ -152,7 +152,7 @@ __global__ void __launch_bounds__(GroupsOf<kHeadDim, kDropout>::kThreads, 1)
       const KeyTiles keys(p, work, G::kCount);
       const HeadRows q = QkvRows<kHeadDim>(p, 0, work.sequence, work.head);
       ring.WaitOwnFree(round);
-      for (int g = 0; g < keys.groups; ++g) {
+      for (int g = keys.idle; g < G::kCount; ++g) {
         CopyTile<kHeadDim>(q, work.first + g * 64, length, space.Own(round, g));
       }
       CopyPairs<kHeadDim>(QkvRows<kHeadDim>(p, 1, work.sequence, work.head),
@@ -166,7 +166,7 @@ __global__ void __launch_bounds__(GroupsOf<kHeadDim, kDropout>::kThreads, 1)
   for (int round = 0, base = 0; work.Next(); ++round) {
     const KeyTiles keys(p, work, G::kCount);
     const int first = work.first + group * 64, seen = first / 64 + 1 - keys.first;
-    if (group < keys.groups) {
+    if (group >= keys.idle) {
       const QueryPair queries(first, length, keys.begins);
       const uint32_t token = static_cast<uint32_t>(work.sequence * p.length) + queries.position;
       const Attend<kHeadDim, kDropout> attend = {space.Own(round, group),
@@ -186,7 +186,7 @@ __global__ void __launch_bounds__(GroupsOf<kHeadDim, kDropout>::kThreads, 1)
       Finish<kHeadDim>(p, o, state, kDropout ? law.scale : 1.0f, work.sequence, work.head, first,
                        out);
     }
-    ring.Skip(base + (group < keys.groups ? seen : 0), base + keys.count);
+    ring.Skip(base + (group >= keys.idle ? seen : 0), base + keys.count);
     ring.FreeOwn(round);
     base += keys.count;
   }
@@ -194,16 +194,15 @@ __global__ void __launch_bounds__(GroupsOf<kHeadDim, kDropout>::kThreads, 1)
 
 template <int kHeadDim, bool kDropout>
 cudaError_t Launch(const CudaCausalAttentionParams& p, void* out, cudaStream_t stream) {
-  using G = GroupsOf<kHeadDim, kDropout>;
+  using G = GroupsOf<kHeadDim>;
   CausalWork work;
   int blocks = 0;
-  const cudaError_t error = PlanWork(p, G::kRows, &work, &blocks);
+  const cudaError_t error = PlanWork(p, G::kRows, true, &work, &blocks);
   if (error != cudaSuccess) return error;
-  return LaunchDependent(ForwardKernel<kHeadDim, kDropout>,
-                         {.grid = dim3(blocks),
-                          .block = dim3(G::kThreads),
-                          .shared_bytes = SpaceOf<kHeadDim, kDropout>::kBytes},
-                         stream, p, MakeDropoutLaw(p.dropout), work, static_cast<uint32_t*>(out));
+  return LaunchDependent(
+      ForwardKernel<kHeadDim, kDropout>,
+      {.grid = dim3(blocks), .block = dim3(G::kThreads), .shared_bytes = SpaceOf<kHeadDim>::kBytes},
+      stream, p, MakeDropoutLaw(p.dropout), work, static_cast<uint32_t*>(out));
 }
 
 template <int kHeadDim>

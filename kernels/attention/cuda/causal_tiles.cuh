@@ -37,9 +37,11 @@ struct Groups {
 
 // The blocks of rows of a launch. Causality makes one end of a sequence dear and the other cheap,
 // so they come in pairs from both ends, which all cost the same; the pairs of all heads and
-// sequences go round the thread blocks, heads first, which share a sequence in L2.
+// sequences go round the thread blocks, heads first, which share a sequence in L2. Where the blocks
+// cover more than the sequence, what is missing goes to the cheap end: queries begin before it.
 struct CausalWork {
-  int rows;  // of a block
+  int rows;    // of a block
+  int before;  // the sequence, where the first block begins
   int heads;
   int blocks;  // of a sequence
   int pairs;   // of a sequence
@@ -47,11 +49,12 @@ struct CausalWork {
 };
 
 // One thread block a multiprocessor, where there are pairs for so many.
-inline cudaError_t PlanWork(const CudaCausalAttentionParams& p, int rows, CausalWork* work,
-                            int* thread_blocks) {
+inline cudaError_t PlanWork(const CudaCausalAttentionParams& p, int rows, bool of_queries,
+                            CausalWork* work, int* thread_blocks) {
   work->rows = rows;
   work->heads = static_cast<int>(p.heads);
   work->blocks = static_cast<int>((p.length + rows - 1) / rows);
+  work->before = of_queries ? work->blocks * rows - static_cast<int>(PaddedLength(p.length)) : 0;
   work->pairs = (work->blocks + 1) / 2;
   work->count = static_cast<int>(p.sequences) * work->heads * work->pairs;
   int device = 0, multiprocessors = 0;
@@ -71,7 +74,7 @@ class Schedule {
 
   // Moves on to the next block of rows, to begin with to the first; false behind the last.
   __device__ bool Next() {
-    const int other = work_.rows * (work_.blocks - 1) - first;
+    const int other = work_.rows * (work_.blocks - 1) - 2 * work_.before - first;
     if (!both_ && other != first) {
       both_ = true;
       first = other;
@@ -79,7 +82,7 @@ class Schedule {
     }
     if (next_ >= work_.count) return false;
     head = next_ % work_.heads;
-    first = next_ / work_.heads % work_.pairs * work_.rows;
+    first = next_ / work_.heads % work_.pairs * work_.rows - work_.before;
     sequence = next_ / work_.heads / work_.pairs;
     next_ += gridDim.x;
     both_ = false;
@@ -87,7 +90,7 @@ class Schedule {
   }
 
   int head = 0, sequence = 0;
-  int first = 0;  // position of the first row
+  int first = 0;  // position of the first row, before the sequence where it is negative
 
  private:
   const CausalWork& work_;
@@ -247,16 +250,16 @@ __device__ __forceinline__ void CopyPairs(const HeadRows& x, const HeadRows& y, 
 
 // What a block of queries meets.
 struct KeyTiles {
-  int groups;             // warpgroups that have queries
+  int idle;               // warpgroups before the sequence
   const int32_t* begins;  // documents of the sequence, or null
   int first;              // tile
   int count;
 
   __device__ __forceinline__ KeyTiles(const CudaCausalAttentionParams& p, const Schedule& work,
-                                      int max_groups)
-      : groups(min((static_cast<int>(p.length) - work.first + 63) / 64, max_groups)),
+                                      int groups)
+      : idle(max(-work.first, 0) / 64),
         begins(p.document_begin == nullptr ? nullptr : p.document_begin + work.sequence * p.length),
-        first(begins == nullptr ? 0 : __ldcg(begins + work.first) / 64),
+        first(begins == nullptr ? 0 : __ldcg(begins + max(work.first, 0)) / 64),
         count(work.first / 64 + groups - first) {}
 };
 
