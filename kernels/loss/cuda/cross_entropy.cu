@@ -1,6 +1,9 @@
 // A block takes a row, sixteen bytes a thread and step; rows that do not begin at such a border go
 // element by element.
+#include <algorithm>
+
 #include "kernels/base/cuda/packed.cuh"
+#include "kernels/base/cuda/ptx.cuh"
 #include "kernels/loss/cuda/cross_entropy_params.h"
 
 namespace hanlin {
@@ -8,6 +11,9 @@ namespace {
 
 constexpr int kThreads = 1024;
 constexpr int kWarps = kThreads / 32;
+static_assert(kWarps == 32);  // a lane for each
+
+__device__ __forceinline__ float Exp(float x) { return ptx::Exp2(x * 1.44269504f); }
 
 // A maximum and the sum of e^(x - maximum) of some numbers.
 struct Sum {
@@ -39,6 +45,36 @@ __device__ __forceinline__ void Store(T* to, const float (&values)[kSize]) {
   }
 }
 
+template <int kSize>
+__device__ __forceinline__ void Add(const float (&values)[kSize], Sum& total) {
+  float maximum = total.maximum;
+#pragma unroll
+  for (const float value : values) maximum = fmaxf(maximum, value);
+  if (maximum > total.maximum) {
+    total.sum *= Exp(total.maximum - maximum);
+    total.maximum = maximum;
+  }
+#pragma unroll
+  for (const float value : values) total.sum += Exp(value - total.maximum);
+}
+
+__device__ __forceinline__ Sum JoinWarp(Sum total) {
+#pragma unroll
+  for (int offset = 16; offset > 0; offset >>= 1) {
+    total = Join(total, {__shfl_xor_sync(0xffffffffu, total.maximum, offset),
+                         __shfl_xor_sync(0xffffffffu, total.sum, offset)});
+  }
+  return total;
+}
+
+// Of the block's threads; thread 0 has the result.
+__device__ __forceinline__ Sum JoinBlock(Sum total, Sum* shared) {
+  total = JoinWarp(total);
+  if (threadIdx.x % 32 == 0) shared[threadIdx.x / 32] = total;
+  __syncthreads();
+  return threadIdx.x < 32 ? JoinWarp(shared[threadIdx.x]) : total;
+}
+
 // Of a row of `count` logits, the block's threads together; thread 0 has the result.
 template <int kSize, typename T>
 __device__ __forceinline__ Sum SumOfRow(const T* logits, int64_t count, Sum* shared) {
@@ -46,27 +82,21 @@ __device__ __forceinline__ Sum SumOfRow(const T* logits, int64_t count, Sum* sha
   for (int64_t at = threadIdx.x * kSize; at < count; at += kThreads * kSize) {
     float values[kSize];
     Load(logits + at, values);
-    float maximum = total.maximum;
-#pragma unroll
-    for (const float value : values) maximum = fmaxf(maximum, value);
-    if (maximum > total.maximum) {
-      total.sum *= __expf(total.maximum - maximum);
-      total.maximum = maximum;
-    }
-#pragma unroll
-    for (const float value : values) total.sum += __expf(value - total.maximum);
+    Add(values, total);
   }
+  return JoinBlock(total, shared);
+}
+
+// Logits from `at` on become their gradient.
+template <int kSize>
+__device__ __forceinline__ void Gradient(int64_t at, int64_t label, float log_sum, float weight,
+                                         float (&values)[kSize]) {
+  const auto hit = static_cast<int>(label - at);  // both below 2^31
 #pragma unroll
-  for (int offset = 16; offset > 0; offset >>= 1) {
-    total = Join(total, {__shfl_xor_sync(0xffffffffu, total.maximum, offset),
-                         __shfl_xor_sync(0xffffffffu, total.sum, offset)});
+  for (int i = 0; i < kSize; ++i) {
+    const float probability = Exp(values[i] - log_sum);
+    values[i] = weight == 0 ? 0.0f : (i == hit ? probability - 1.0f : probability) * weight;
   }
-  if (threadIdx.x % 32 == 0) shared[threadIdx.x / 32] = total;
-  __syncthreads();
-  if (threadIdx.x == 0) {
-    for (int w = 1; w < kWarps; ++w) total = Join(total, shared[w]);
-  }
-  return total;
 }
 
 // A row becomes its gradient.
@@ -77,11 +107,7 @@ __device__ __forceinline__ void GradientOfRow(T* logits, int64_t count, int64_t 
     float values[kSize] = {};
     if (weight != 0) {
       Load(logits + at, values);
-#pragma unroll
-      for (int i = 0; i < kSize; ++i) {
-        const float probability = __expf(values[i] - log_sum);
-        values[i] = (at + i == label ? probability - 1.0f : probability) * weight;
-      }
+      Gradient(at, label, log_sum, weight, values);
     }
     Store(logits + at, values);
   }
@@ -128,8 +154,80 @@ __global__ void __launch_bounds__(kThreads, 2)
                        weights[row]);
 }
 
-// All steps for a vocabulary that is one shard. Two blocks a multiprocessor, so that a row is still
-// in L2 when it is read again.
+constexpr int kParts = 4;  // of a row, each waited for on its own
+
+__device__ __forceinline__ void WaitForAllBut(int parts) {
+  if (parts == 3) ptx::WaitForCopies<3>();
+  if (parts == 2) ptx::WaitForCopies<2>();
+  if (parts == 1) ptx::WaitForCopies<1>();
+  if (parts == 0) ptx::WaitForCopies<0>();
+}
+
+// All steps for a vocabulary that is one shard, with rows in shared memory. A thread copies what it
+// alone reads, and fetches the next row's pack as soon as it has stored a gradient, so that copies
+// are in flight all the time.
+template <typename T>
+__global__ void __launch_bounds__(kThreads, 2)
+    StagedKernel(const CudaCrossEntropyParams p, const float* weights, float* loss) {
+  constexpr int kSize = kPacked<T>;
+  extern __shared__ uint4 staged[];
+  __shared__ Sum shared[kWarps];
+  __shared__ float shared_log_sum;
+  const auto packs = static_cast<int>(p.vocabulary_size / kSize);
+  const int part_packs = (packs + kParts * kThreads - 1) / (kParts * kThreads) * kThreads;
+  const auto rows = static_cast<int>(p.rows);
+  const auto logits = [&](int row) { return static_cast<T*>(p.logits) + row * p.vocabulary_size; };
+  const auto fetch = [&](int row, int pack) {
+    ptx::CopyOrZero(ptx::SharedAddress(staged + pack), logits(row) + pack * kSize, true);
+  };
+  int row = blockIdx.x;
+#pragma unroll
+  for (int part = 0; part < kParts; ++part) {
+    const int end = min((part + 1) * part_packs, packs);
+    for (int k = part * part_packs + threadIdx.x; k < end; k += kThreads) fetch(row, k);
+    ptx::CommitCopies();
+  }
+  for (; row < rows; row += gridDim.x) {
+    const float weight = weights[row];
+    const int label = p.labels[row];
+    Sum total = {-INFINITY, 0.0f};
+#pragma unroll
+    for (int part = 0; part < kParts; ++part) {
+      WaitForAllBut(kParts - 1 - part);
+      const int end = min((part + 1) * part_packs, packs);
+      for (int k = part * part_packs + threadIdx.x; k < end; k += kThreads) {
+        float values[kSize];
+        Unpack(staged[k], values);
+        Add(values, total);
+      }
+    }
+    total = JoinBlock(total, shared);
+    if (threadIdx.x == 0) {
+      const bool own = label >= 0 && label < p.vocabulary_size;
+      shared_log_sum = total.maximum + logf(total.sum);
+      loss[row] = shared_log_sum -
+                  (own ? static_cast<float>(reinterpret_cast<const T*>(staged)[label]) : 0.0f);
+    }
+    __syncthreads();
+    const float log_sum = shared_log_sum;
+    const int next = row + static_cast<int>(gridDim.x);
+#pragma unroll 1
+    for (int part = 0; part < kParts; ++part) {
+      const int end = min((part + 1) * part_packs, packs);
+      for (int k = part * part_packs + threadIdx.x; k < end; k += kThreads) {
+        float values[kSize];
+        Unpack(staged[k], values);
+        Gradient(k * kSize, label, log_sum, weight, values);
+        StorePacked(logits(row) + k * kSize, values);
+        if (next < rows) fetch(next, k);
+      }
+      ptx::CommitCopies();
+    }
+  }
+}
+
+// The same where a row is too long for shared memory. Two blocks a multiprocessor, so that it is
+// still in L2 when it is read again.
 template <typename T, int kSize>
 __global__ void __launch_bounds__(kThreads, 2)
     WholeKernel(const CudaCrossEntropyParams p, const float* weights, float* loss) {
@@ -197,12 +295,26 @@ cudaError_t LaunchCrossEntropyGradient(const CudaCrossEntropyParams& p, const fl
 
 cudaError_t LaunchCrossEntropy(const CudaCrossEntropyParams& p, const float* weights, float* loss,
                                cudaStream_t stream) {
-  const auto rows = static_cast<unsigned>(p.rows);
+  constexpr int64_t kMaxStaged = 224 * 1024, kMaxStagedTwice = 112 * 1024;  // of 227 KB
+  constexpr int kMultiprocessors = 132;
+  cudaError_t error = cudaSuccess;
   ChooseType(p.type, p.vocabulary_size, [&](auto type, auto size) {
-    WholeKernel<decltype(type), decltype(size)::value>
-        <<<rows, kThreads, 0, stream>>>(p, weights, loss);
+    using T = decltype(type);
+    constexpr int kSize = decltype(size)::value;
+    const int64_t bytes = p.vocabulary_size * static_cast<int64_t>(sizeof(T));
+    if (kSize == 1 || bytes > kMaxStaged) {
+      WholeKernel<T, kSize>
+          <<<static_cast<unsigned>(p.rows), kThreads, 0, stream>>>(p, weights, loss);
+      return;
+    }
+    error = cudaFuncSetAttribute(StagedKernel<T>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                 kMaxStaged);
+    if (error != cudaSuccess) return;
+    const int64_t blocks = kMultiprocessors * (bytes > kMaxStagedTwice ? 1 : 2);
+    StagedKernel<T><<<static_cast<unsigned>(std::min(p.rows, blocks)), kThreads,
+                      static_cast<size_t>(bytes), stream>>>(p, weights, loss);
   });
-  return cudaGetLastError();
+  return error != cudaSuccess ? error : cudaGetLastError();
 }
 
 }  // namespace hanlin

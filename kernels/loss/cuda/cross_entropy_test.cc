@@ -158,14 +158,37 @@ TEST_F(CrossEntropyGpuTest, MatchesTheCpuWholeAndInShards) {
   }
   CompareWithCpu<BFloat16>(50257, 1);
   CompareWithCpu<BFloat16>(51200, 1);
+  CompareWithCpu<float>(51200, 1);
   CompareWithCpu<BFloat16>(131072, 1);
+}
+
+// More rows than blocks at once, so that a block takes several.
+TEST_F(CrossEntropyGpuTest, OneStepHasTheBitsOfThree) {
+  for (const int64_t v : {8, 1000, 8200, 33000}) {
+    const int64_t rows = 600;
+    std::vector<int32_t> labels(rows);
+    std::vector<float> weights(rows);
+    for (int64_t r = 0; r < rows; ++r) {
+      labels[r] = r % 7 == 3 ? -100 : static_cast<int32_t>(r * 31 % v);
+      weights[r] = r % 7 == 3 ? 0.0f : 1.0f / static_cast<float>(r + 1);
+    }
+    const auto logits = Convert<BFloat16>(RandomFloats(rows * v, 5, 6.0f));
+    const Result three = OnGpu(logits, labels, weights, 1),
+                 one = InOneStep(logits, labels, weights);
+    EXPECT_EQ(one.loss, three.loss) << v;
+    EXPECT_TRUE(one.gradient == three.gradient) << v;
+  }
 }
 
 TEST_F(CrossEntropyGpuTest, MaskedRowsHaveNoGradientEvenWithoutALabelOrWithNaN) {
   std::vector<float> logits = RandomFloats(2 * 24, 1);
   logits[3] = std::numeric_limits<float>::quiet_NaN();
   const Result result = OnGpu(logits, {-100, 4}, {0, 1}, 1);
-  for (int j = 0; j < 24; ++j) EXPECT_EQ(result.gradient[j], 0.0f);
+  const Result whole = InOneStep(logits, {-100, 4}, {0, 1});
+  for (int j = 0; j < 24; ++j) {
+    EXPECT_EQ(result.gradient[j], 0.0f);
+    EXPECT_EQ(whole.gradient[j], 0.0f);
+  }
   EXPECT_LT(result.gradient[24 + 4], 0.0f);
 }
 
