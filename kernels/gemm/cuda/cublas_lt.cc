@@ -146,13 +146,9 @@ absl::Status CublasLt::Impl::Launch(const GemmParams& params, const CublasLtPlan
     RETURN_IF_ERROR(api->Check(
         api->desc_set(plan.desc, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias, sizeof(bias)), "bias"));
   }
-  const float alpha = 1.0f;
   const float beta = params.epilogue == LinearEpilogue::kResidual ? 1.0f : 0.0f;
-  RETURN_IF_ERROR(
-      api->Check(api->matmul(api->handle, plan.desc, &alpha, params.weight, plan.a, params.x,
-                             plan.b, &beta, params.y, plan.d, params.y, plan.d, &plan.algorithm,
-                             workspace.data(), workspace.size(), stream),
-                 "cublasLtMatmul"));
+  RETURN_IF_ERROR(plan.Launch(params.weight, params.x, beta, params.y,
+                              {workspace.data(), workspace.size()}, stream));
   if (params.epilogue != LinearEpilogue::kGeluErf) return absl::OkStatus();
   return CudaStatus(LaunchGeluErf(params.y, params.m * params.n, params.type, stream),
                     "launch of GELU");
@@ -176,15 +172,9 @@ absl::Status CublasLt::Prepare(const GemmParams& params, const CudaStream& strea
   ASSIGN_OR_RETURN(const auto plan, impl_->Describe(params));
   ASSIGN_OR_RETURN(const auto algorithms,
                    impl_->Candidates(params, *plan, std::max(1, impl_->options.candidates)));
-  double best = std::numeric_limits<double>::infinity();
-  const Key key = KeyOf(params, CublasLtBucket(params.m));
-  for (const cublasLtMatmulAlgo_t& algorithm : algorithms) {
-    plan->algorithm = algorithm;
-    const auto milliseconds = MeasureMilliseconds(
-        stream, 3, 1, [&] { return impl_->Launch(params, *plan, stream.get()); });
-    if (!milliseconds.ok() || *milliseconds >= best) continue;
-    best = *milliseconds;
-    impl_->prepared[key] = algorithm;
+  const auto launch = [&] { return impl_->Launch(params, *plan, stream.get()); };
+  if (plan->ChooseFastest(algorithms, stream, launch).ok()) {
+    impl_->prepared[KeyOf(params, CublasLtBucket(params.m))] = plan->algorithm;
   }
   impl_->plans.clear();  // made before the choice
   return absl::OkStatus();

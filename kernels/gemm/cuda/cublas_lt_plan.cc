@@ -1,6 +1,8 @@
 // See cublas_lt_plan.h.
 #include "kernels/gemm/cuda/cublas_lt_plan.h"
 
+#include <limits>
+
 namespace hanlin {
 
 absl::StatusOr<std::unique_ptr<CublasLtPlan>> CublasLtPlan::Create(const CublasLtApi& api) {
@@ -56,6 +58,36 @@ absl::StatusOr<std::vector<cublasLtMatmulAlgo_t>> CublasLtPlan::Candidates(uint6
     if (results[i].state == CUBLAS_STATUS_SUCCESS) algorithms.push_back(results[i].algo);
   }
   return algorithms;
+}
+
+absl::StatusOr<double> CublasLtPlan::ChooseFastest(
+    const std::vector<cublasLtMatmulAlgo_t>& algorithms, const CudaStream& stream,
+    const std::function<absl::Status()>& launch) {
+  constexpr double kHopeless = 1.3;  // times the best, at the first run
+  double best = std::numeric_limits<double>::infinity();
+  cublasLtMatmulAlgo_t fastest = {};
+  absl::Status failure = Internal("no algorithm to choose from");
+  for (const cublasLtMatmulAlgo_t& candidate : algorithms) {
+    algorithm = candidate;
+    const auto once = MeasureMilliseconds(stream, 1, 1, launch);
+    if (!once.ok()) failure = once.status();
+    if (!once.ok() || *once > kHopeless * best) continue;
+    const auto median = MeasureMilliseconds(stream, 3, 1, launch);
+    if (!median.ok() || *median >= best) continue;
+    best = *median;
+    fastest = candidate;
+  }
+  if (best == std::numeric_limits<double>::infinity()) return failure;
+  algorithm = fastest;
+  return best;
+}
+
+absl::Status CublasLtPlan::Launch(const void* left, const void* right, float beta, void* result,
+                                  const CublasLtWorkspace& workspace, cudaStream_t stream) const {
+  const float alpha = 1.0f;
+  return api_.Check(api_.matmul(api_.handle, desc, &alpha, left, a, right, b, &beta, result, d,
+                                result, d, &algorithm, workspace.data, workspace.bytes, stream),
+                    "cublasLtMatmul");
 }
 
 }  // namespace hanlin

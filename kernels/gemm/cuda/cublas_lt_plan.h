@@ -4,12 +4,19 @@
 #define HANLIN_KERNELS_GEMM_CUDA_CUBLAS_LT_PLAN_H_
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <vector>
 
+#include "common/cuda/stream.h"
 #include "kernels/gemm/cuda/cublas_lt_api.h"
 
 namespace hanlin {
+
+struct CublasLtWorkspace {
+  void* data = nullptr;  // on the device
+  size_t bytes = 0;
+};
 
 // Not movable: cublasLt holds plain pointers. `api` must outlive it.
 class CublasLtPlan {
@@ -32,6 +39,16 @@ class CublasLtPlan {
   // one order. Empty where cublasLt knows none.
   absl::StatusOr<std::vector<cublasLtMatmulAlgo_t>> Candidates(uint64_t workspace_bytes,
                                                                uint32_t alignment, int count) const;
+
+  // Leaves the fastest of `algorithms` in `algorithm` and returns its milliseconds; algorithms that
+  // `launch` cannot run are passed over. Waits for the stream. An error when none runs.
+  absl::StatusOr<double> ChooseFastest(const std::vector<cublasLtMatmulAlgo_t>& algorithms,
+                                       const CudaStream& stream,
+                                       const std::function<absl::Status()>& launch);
+
+  // d = the product + beta d
+  absl::Status Launch(const void* left, const void* right, float beta, void* result,
+                      const CublasLtWorkspace& workspace, cudaStream_t stream) const;
 
   cublasLtMatmulDesc_t desc = nullptr;
   cublasLtMatrixLayout_t a = nullptr, b = nullptr, d = nullptr;

@@ -15,9 +15,19 @@
 namespace hanlin {
 namespace {
 
-enum class Kind : uint8_t { kForward, kForwardBias, kInput, kWeight };
+enum class Kind : uint8_t {
+  kForward,
+  kForwardBias,
+  kForwardGelu,
+  kInput,
+  kInputGelu,
+  kWeight,
+  kWeightBias
+};
 
 constexpr size_t kMaxPlans = 4096;
+// Of a product that is worth a timing.
+constexpr double kLargeProduct = 1e9;
 constexpr uint32_t kMaxAlignment = 256;  // more means nothing to cublasLt
 
 using Key = std::tuple<Kind, ComputeType, int64_t, int64_t, int64_t, uint32_t>;
@@ -26,77 +36,144 @@ using Key = std::tuple<Kind, ComputeType, int64_t, int64_t, int64_t, uint32_t>;
 struct Operands {
   const void* a;
   const void* b;
-  const void* bias;
+  const void* bias;  // kWeightBias: written
   void* d;
+  const void* aux = nullptr;  // kForwardGelu: written
 };
 
 uint32_t AlignmentOf(const Operands& o) {
   const auto bits = reinterpret_cast<uintptr_t>(o.a) | reinterpret_cast<uintptr_t>(o.b) |
-                    reinterpret_cast<uintptr_t>(o.d) | kMaxAlignment;
+                    reinterpret_cast<uintptr_t>(o.d) | reinterpret_cast<uintptr_t>(o.aux) |
+                    kMaxAlignment;
   return static_cast<uint32_t>(bits & -bits);
+}
+
+absl::Status SetPointers(const CublasLtPlan& plan, const Operands& operands) {
+  if (operands.bias != nullptr) {
+    RETURN_IF_ERROR(plan.Set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, operands.bias));
+  }
+  if (operands.aux == nullptr) return absl::OkStatus();
+  return plan.Set(CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, operands.aux);
+}
+
+absl::Status CheckGelu(const CudaTrainProducts::Shape& shape) {
+  if (shape.type == ComputeType::kBFloat16) return absl::OkStatus();
+  return Unimplemented("products with GELU are in bf16 only");
+}
+
+CublasLtBytes BytesOf(Kind kind, const CudaTrainProducts::Shape& shape) {
+  const size_t typed = SizeOf(shape.type);
+  const size_t x = shape.rows * shape.inputs * typed, y = shape.rows * shape.outputs * typed;
+  const size_t weight = shape.outputs * shape.inputs;  // elements
+  const size_t bias = shape.outputs * sizeof(float);   // enough for either type
+  switch (kind) {
+    case Kind::kForward:
+      return {.a = weight * typed, .b = x, .d = y};
+    case Kind::kForwardBias:
+      return {.a = weight * typed, .b = x, .d = y, .bias = bias};
+    case Kind::kForwardGelu:
+      return {.a = weight * typed, .b = x, .d = y, .bias = bias, .aux = y};
+    case Kind::kInput:
+      return {.a = weight * typed, .b = y, .d = x};
+    case Kind::kInputGelu:
+      return {.a = weight * typed, .b = y, .d = x, .aux = x};
+    case Kind::kWeight:
+      return {.a = x, .b = y, .d = weight * sizeof(float)};
+    case Kind::kWeightBias:
+      return {.a = x, .b = y, .d = weight * sizeof(float), .bias = bias};
+  }
+  return {};
 }
 
 }  // namespace
 
 struct CudaTrainProducts::Impl {
-  absl::StatusOr<std::unique_ptr<CublasLtPlan>> Describe(Kind kind, const Shape& shape,
-                                                         const Operands& operands) const;
-  absl::Status Choose(const Shape& shape, uint32_t alignment, CublasLtPlan& plan) const;
+  // Without a plan: cublasLt has no algorithm.
+  struct Entry {
+    std::unique_ptr<CublasLtPlan> plan;
+    EqualBitsChoice choice;
+  };
+  absl::StatusOr<std::unique_ptr<CublasLtPlan>> Describe(Kind kind, const Shape& shape) const;
+  absl::StatusOr<Entry> Choose(Kind kind, const Shape& shape, const Operands& operands,
+                               const CudaStream& stream) const;
   // d = the product + beta d
   absl::Status Run(Kind kind, const Shape& shape, const Operands& operands, float beta,
                    const CudaStream& stream);
 
+  int candidates = 1;
   std::unique_ptr<CublasLtApi> api;
   DeviceBuffer<uint8_t> workspace;
-  std::map<Key, std::unique_ptr<CublasLtPlan>> plans;
+  std::map<Key, Entry> plans;
+  EqualBitsChoice last_choice;
 };
 
 absl::StatusOr<std::unique_ptr<CublasLtPlan>> CudaTrainProducts::Impl::Describe(
-    Kind kind, const Shape& shape, const Operands& operands) const {
+    Kind kind, const Shape& shape) const {
   ASSIGN_OR_RETURN(std::unique_ptr<CublasLtPlan> plan, CublasLtPlan::Create(*api));
   const cudaDataType_t type = shape.type == ComputeType::kFloat32 ? CUDA_R_32F : CUDA_R_16BF;
   const cublasOperation_t transposed = CUBLAS_OP_T;
+  const auto epilogue = [&](cublasLtEpilogue_t value) {
+    return plan->Set(CUBLASLT_MATMUL_DESC_EPILOGUE, value);
+  };
+  const auto bias = [&](cublasLtEpilogue_t value, cudaDataType_t bias_type) -> absl::Status {
+    RETURN_IF_ERROR(epilogue(value));
+    return plan->Set(CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, bias_type);
+  };
   switch (kind) {
-    case Kind::kForwardBias: {
-      const cublasLtEpilogue_t epilogue = CUBLASLT_EPILOGUE_BIAS;
-      RETURN_IF_ERROR(plan->Set(CUBLASLT_MATMUL_DESC_EPILOGUE, epilogue));
-      RETURN_IF_ERROR(plan->Set(CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, type));
-      RETURN_IF_ERROR(plan->Set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, operands.bias));
-      [[fallthrough]];
-    }
     case Kind::kForward:
+    case Kind::kForwardBias:
+    case Kind::kForwardGelu:
+      if (kind == Kind::kForwardBias) RETURN_IF_ERROR(bias(CUBLASLT_EPILOGUE_BIAS, type));
+      if (kind == Kind::kForwardGelu) {
+        RETURN_IF_ERROR(bias(CUBLASLT_EPILOGUE_GELU_AUX_BIAS, type));
+        RETURN_IF_ERROR(plan->Set(CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, shape.outputs));
+      }
       RETURN_IF_ERROR(plan->Set(CUBLASLT_MATMUL_DESC_TRANSA, transposed));
       RETURN_IF_ERROR(plan->MakeLayout(&plan->a, type, shape.inputs, shape.outputs));
       RETURN_IF_ERROR(plan->MakeLayout(&plan->b, type, shape.inputs, shape.rows));
       RETURN_IF_ERROR(plan->MakeLayout(&plan->d, type, shape.outputs, shape.rows));
       break;
     case Kind::kInput:
+    case Kind::kInputGelu:
+      if (kind == Kind::kInputGelu) {
+        RETURN_IF_ERROR(epilogue(CUBLASLT_EPILOGUE_DGELU));
+        RETURN_IF_ERROR(plan->Set(CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, shape.inputs));
+      }
       RETURN_IF_ERROR(plan->MakeLayout(&plan->a, type, shape.inputs, shape.outputs));
       RETURN_IF_ERROR(plan->MakeLayout(&plan->b, type, shape.outputs, shape.rows));
       RETURN_IF_ERROR(plan->MakeLayout(&plan->d, type, shape.inputs, shape.rows));
       break;
     case Kind::kWeight:
+    case Kind::kWeightBias:
+      if (kind == Kind::kWeightBias) RETURN_IF_ERROR(bias(CUBLASLT_EPILOGUE_BGRADB, CUDA_R_32F));
       RETURN_IF_ERROR(plan->Set(CUBLASLT_MATMUL_DESC_TRANSB, transposed));
       RETURN_IF_ERROR(plan->MakeLayout(&plan->a, type, shape.inputs, shape.rows));
       RETURN_IF_ERROR(plan->MakeLayout(&plan->b, type, shape.outputs, shape.rows));
       RETURN_IF_ERROR(plan->MakeLayout(&plan->d, CUDA_R_32F, shape.inputs, shape.outputs));
       break;
   }
-  RETURN_IF_ERROR(Choose(shape, AlignmentOf(operands), *plan));
   return plan;
 }
 
-absl::Status CudaTrainProducts::Impl::Choose(const Shape& shape, uint32_t alignment,
-                                             CublasLtPlan& plan) const {
-  ASSIGN_OR_RETURN(const auto algorithms, plan.Candidates(workspace.size(), alignment, 1));
-  if (algorithms.empty()) {
-    return Unimplemented(
-        "cublasLt has no algorithm for {} rows, {} outputs, {} inputs, {}, aligned to {} bytes",
-        shape.rows, shape.outputs, shape.inputs,
-        shape.type == ComputeType::kFloat32 ? "fp32" : "bf16", alignment);
+absl::StatusOr<CudaTrainProducts::Impl::Entry> CudaTrainProducts::Impl::Choose(
+    Kind kind, const Shape& shape, const Operands& operands, const CudaStream& stream) const {
+  Entry entry;
+  ASSIGN_OR_RETURN(std::unique_ptr<CublasLtPlan> plan, Describe(kind, shape));
+  RETURN_IF_ERROR(SetPointers(*plan, operands));  // their alignment counts
+  const double flops = 2.0 * shape.rows * shape.outputs * shape.inputs;
+  const bool timed = candidates > 1 && flops >= kLargeProduct;
+  ASSIGN_OR_RETURN(const auto algorithms, plan->Candidates(workspace.size(), AlignmentOf(operands),
+                                                           timed ? candidates : 1));
+  if (algorithms.empty()) return entry;
+  plan->algorithm = algorithms.front();
+  entry.choice.candidates = static_cast<int>(algorithms.size());
+  if (algorithms.size() > 1) {
+    ASSIGN_OR_RETURN(entry.choice,
+                     ChooseByEqualBits(algorithms, BytesOf(kind, shape),
+                                       {workspace.data(), workspace.size()}, stream, *plan));
   }
-  plan.algorithm = algorithms.front();
-  return absl::OkStatus();
+  entry.plan = std::move(plan);
+  return entry;
 }
 
 absl::Status CudaTrainProducts::Impl::Run(Kind kind, const Shape& shape, const Operands& operands,
@@ -111,21 +188,21 @@ absl::Status CudaTrainProducts::Impl::Run(Kind kind, const Shape& shape, const O
   const Key key = {kind, shape.type, shape.rows, shape.outputs, shape.inputs, alignment};
   auto found = plans.find(key);
   if (found == plans.end()) {
-    ASSIGN_OR_RETURN(std::unique_ptr<CublasLtPlan> made, Describe(kind, shape, operands));
+    ASSIGN_OR_RETURN(Entry made, Choose(kind, shape, operands, stream));
     if (plans.size() >= kMaxPlans) plans.clear();
     found = plans.emplace(key, std::move(made)).first;
   }
-  const CublasLtPlan& plan = *found->second;
-  if (operands.bias != nullptr) {
-    RETURN_IF_ERROR(api->Check(api->desc_set(plan.desc, CUBLASLT_MATMUL_DESC_BIAS_POINTER,
-                                             &operands.bias, sizeof(operands.bias)),
-                               "bias"));
+  const Entry& entry = found->second;
+  if (entry.plan == nullptr) {
+    return Unimplemented(
+        "cublasLt has no algorithm for {} rows, {} outputs, {} inputs, {}, aligned to {} bytes",
+        shape.rows, shape.outputs, shape.inputs,
+        shape.type == ComputeType::kFloat32 ? "fp32" : "bf16", alignment);
   }
-  const float alpha = 1.0f;
-  return api->Check(api->matmul(api->handle, plan.desc, &alpha, operands.a, plan.a, operands.b,
-                                plan.b, &beta, operands.d, plan.d, operands.d, plan.d,
-                                &plan.algorithm, workspace.data(), workspace.size(), stream.get()),
-                    "cublasLtMatmul");
+  last_choice = entry.choice;
+  RETURN_IF_ERROR(SetPointers(*entry.plan, operands));
+  return entry.plan->Launch(operands.a, operands.b, beta, operands.d,
+                            {workspace.data(), workspace.size()}, stream.get());
 }
 
 CudaTrainProducts::CudaTrainProducts(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -133,8 +210,9 @@ CudaTrainProducts::~CudaTrainProducts() {
   impl_->plans.clear();  // before the library's handle goes
 }
 
-absl::StatusOr<std::unique_ptr<CudaTrainProducts>> CudaTrainProducts::Create() {
+absl::StatusOr<std::unique_ptr<CudaTrainProducts>> CudaTrainProducts::Create(int candidates) {
   auto impl = std::make_unique<Impl>();
+  impl->candidates = candidates;
   ASSIGN_OR_RETURN(impl->api, CublasLtApi::Open());
   ASSIGN_OR_RETURN(impl->workspace, DeviceBuffer<uint8_t>::Create(kWorkspaceBytes));
   return std::unique_ptr<CudaTrainProducts>(new CudaTrainProducts(std::move(impl)));
@@ -156,5 +234,25 @@ absl::Status CudaTrainProducts::Weight(const Shape& shape, const void* dy, const
   return impl_->Run(Kind::kWeight, shape, {x, dy, nullptr, dweight}, accumulate ? 1.0f : 0.0f,
                     stream);
 }
+
+absl::Status CudaTrainProducts::ForwardGelu(const Shape& shape, const void* x, const void* weight,
+                                            const void* bias, void* up, void* act,
+                                            const CudaStream& stream) {
+  RETURN_IF_ERROR(CheckGelu(shape));
+  return impl_->Run(Kind::kForwardGelu, shape, {weight, x, bias, act, up}, 0, stream);
+}
+
+absl::Status CudaTrainProducts::InputGelu(const Shape& shape, const void* dy, const void* weight,
+                                          const void* up, void* dx, const CudaStream& stream) {
+  RETURN_IF_ERROR(CheckGelu(shape));
+  return impl_->Run(Kind::kInputGelu, shape, {weight, dy, nullptr, dx, up}, 0, stream);
+}
+
+absl::Status CudaTrainProducts::WeightBias(const Shape& shape, const void* dy, const void* x,
+                                           float* dweight, float* dbias, const CudaStream& stream) {
+  return impl_->Run(Kind::kWeightBias, shape, {x, dy, dbias, dweight}, 0, stream);
+}
+
+const EqualBitsChoice& CudaTrainProducts::last_choice() const { return impl_->last_choice; }
 
 }  // namespace hanlin

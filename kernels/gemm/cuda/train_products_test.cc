@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
 #include <cmath>
 #include <vector>
 
@@ -133,6 +134,93 @@ TEST_F(TrainProductsTest, GiveTheSameBitsInAnotherObject) {
     result = FromDevice(dw);
   }
   EXPECT_EQ(results[0], results[1]);
+}
+
+// Every product of a layer with the first algorithm of the heuristic and with the chosen one.
+TEST_F(TrainProductsTest, ChosenAlgorithmsGiveTheBitsOfTheFirst) {
+  auto first = CudaTrainProducts::Create(/*candidates=*/1);
+  ASSERT_TRUE(first.ok()) << first.status();
+  for (const auto& [rows, outputs, inputs] :
+       {std::array<int64_t, 3>{2048, 3072, 768}, {2048, 768, 3072}, {1000, 2560, 2560}}) {
+    SCOPED_TRACE(::testing::Message() << outputs << " outputs, " << inputs << " inputs");
+    const CudaTrainProducts::Shape shape = {ComputeType::kBFloat16, rows, outputs, inputs};
+    const auto x = OnDevice(Convert<BFloat16>(RandomFloats(rows * inputs, 1))),
+               w = OnDevice(Convert<BFloat16>(RandomFloats(outputs * inputs, 2))),
+               dy = OnDevice(Convert<BFloat16>(RandomFloats(rows * outputs, 3))),
+               bias = OnDevice(Convert<BFloat16>(RandomFloats(outputs, 4))),
+               up = OnDevice(Convert<BFloat16>(RandomFloats(rows * inputs, 5)));
+    std::vector<uint16_t> ys[2], dxs[2], dups[2];
+    std::vector<float> dws[2];
+    for (const int i : {0, 1}) {
+      CudaTrainProducts& products = i == 0 ? **first : *products_;
+      const auto y = OnDevice(std::vector<uint16_t>(rows * outputs)),
+                 dx = OnDevice(std::vector<uint16_t>(rows * inputs)),
+                 dup = OnDevice(std::vector<uint16_t>(rows * inputs));
+      const auto dw = OnDevice(RandomFloats(outputs * inputs, 6));
+      const auto run = [](const absl::Status& status) { ASSERT_TRUE(status.ok()) << status; };
+      run(products.Forward(shape, x.data(), w.data(), bias.data(), y.data(), stream_));
+      run(products.Input(shape, dy.data(), w.data(), dx.data(), stream_));
+      run(products.Weight(shape, dy.data(), x.data(), dw.data(), true, stream_));
+      EXPECT_GE(products.last_choice().candidates, 1);
+      EXPECT_GE(products.last_choice().equal, i);
+      const absl::Status gelu =
+          products.InputGelu(shape, dy.data(), w.data(), up.data(), dup.data(), stream_);
+      ASSERT_TRUE(gelu.ok() || absl::IsUnimplemented(gelu)) << gelu;
+      ys[i] = FromDevice(y);
+      dxs[i] = FromDevice(dx);
+      dups[i] = FromDevice(dup);
+      dws[i] = FromDevice(dw);
+    }
+    EXPECT_EQ(ys[0], ys[1]);
+    EXPECT_EQ(dxs[0], dxs[1]);
+    EXPECT_EQ(dups[0], dups[1]);
+    EXPECT_EQ(dws[0], dws[1]);
+  }
+}
+
+// Zeros would make every order of a sum look alike: the choice must not see the operands.
+TEST_F(TrainProductsTest, TheChoiceDoesNotDependOnTheOperandsThatCameFirst) {
+  constexpr int64_t kRows = 2048, kWidth = 1024;
+  const CudaTrainProducts::Shape shape = {ComputeType::kBFloat16, kRows, kWidth, kWidth};
+  const auto x = OnDevice(Convert<BFloat16>(RandomFloats(kRows * kWidth, 1))),
+             dy = OnDevice(Convert<BFloat16>(RandomFloats(kRows * kWidth, 2))),
+             zeros = OnDevice(std::vector<BFloat16>(kRows * kWidth));
+  auto first = CudaTrainProducts::Create(/*candidates=*/1);
+  ASSERT_TRUE(first.ok()) << first.status();
+  const auto want = OnDevice(std::vector<float>(kWidth * kWidth)), got = OnDevice(FromDevice(want));
+  const auto run = [](const absl::Status& status) { ASSERT_TRUE(status.ok()) << status; };
+  run((*first)->Weight(shape, dy.data(), x.data(), want.data(), false, stream_));
+  run(products_->Weight(shape, zeros.data(), zeros.data(), got.data(), false, stream_));
+  EXPECT_EQ(FromDevice(got), std::vector<float>(kWidth * kWidth));
+  run(products_->Weight(shape, dy.data(), x.data(), got.data(), false, stream_));
+  EXPECT_EQ(FromDevice(got), FromDevice(want));
+}
+
+TEST_F(TrainProductsTest, GeluOfTheEpilogueIsTheTanhForm) {
+  constexpr int64_t kRows = 512, kOutputs = 256, kInputs = 1024;
+  const CudaTrainProducts::Shape shape = {ComputeType::kBFloat16, kRows, kOutputs, kInputs};
+  // Sums of about 1, where GELU bends.
+  std::vector<float> weights = RandomFloats(kOutputs * kInputs, 1);
+  for (float& weight : weights) weight *= 0.1f;
+  const auto dy = OnDevice(Convert<BFloat16>(RandomFloats(kRows * kOutputs, 2))),
+             w = OnDevice(Convert<BFloat16>(weights));
+  std::vector<float> wide_up = RandomFloats(kRows * kInputs, 3);
+  for (float& value : wide_up) value *= 3;
+  const auto up = Convert<BFloat16>(wide_up);
+  const auto d_up = OnDevice(up), dx = OnDevice(std::vector<BFloat16>(up.size())),
+             plain = OnDevice(std::vector<BFloat16>(up.size()));
+  const auto run = [](const absl::Status& status) { ASSERT_TRUE(status.ok()) << status; };
+  run(products_->Input(shape, dy.data(), w.data(), plain.data(), stream_));
+  run(products_->InputGelu(shape, dy.data(), w.data(), d_up.data(), dx.data(), stream_));
+  const std::vector<float> u = ToFloats(up);
+  std::vector<float> want = ToFloats(FromDevice(plain));
+  for (size_t i = 0; i < want.size(); ++i) {
+    constexpr double kScale = 0.7978845608028654, kCube = 0.044715;
+    const double x = u[i], t = std::tanh(kScale * (x + kCube * x * x * x));
+    want[i] *= static_cast<float>(0.5 * (1 + t) +
+                                  0.5 * x * (1 - t * t) * kScale * (1 + 3 * kCube * x * x));
+  }
+  EXPECT_LE(RelativeError(ToFloats(FromDevice(dx)), want), 4e-3);
 }
 
 TEST_F(TrainProductsTest, RefuseEmptyShapes) {
