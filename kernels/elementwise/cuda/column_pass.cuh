@@ -12,7 +12,7 @@ namespace hanlin {
 // A pass has
 //   kInputs, kAhead                    packs that it reads; rows whose loads are in flight
 //   Load(row, column, inputs)          reads them
-//   Compute(row, column, inputs)       makes of inputs[0] what is added up; may store it
+//   Compute(row, column, inputs, out)  what is added up; may store it
 // Where it stores is read by no other pack. partials [gridDim.y, width].
 template <typename T, typename Pass>
 __global__ void __launch_bounds__(32 * kColumnPassWarps, kColumnPassResident)
@@ -26,7 +26,7 @@ __global__ void __launch_bounds__(32 * kColumnPassWarps, kColumnPassResident)
   float sums[kSize] = {};
   for (int64_t first = int64_t{blockIdx.y} * kColumnPassWarps + warp;
        column < width && first < rows; first += kAhead * stride) {
-    float inputs[kAhead][Pass::kInputs][kSize];
+    uint4 inputs[kAhead][Pass::kInputs];
 #pragma unroll
     for (int a = 0; a < kAhead; ++a) {
       if (first + a * stride < rows) pass.Load(first + a * stride, column, inputs[a]);
@@ -34,9 +34,10 @@ __global__ void __launch_bounds__(32 * kColumnPassWarps, kColumnPassResident)
 #pragma unroll
     for (int a = 0; a < kAhead; ++a) {
       if (first + a * stride >= rows) break;
-      pass.Compute(first + a * stride, column, inputs[a]);
+      float out[kSize];
+      pass.Compute(first + a * stride, column, inputs[a], out);
 #pragma unroll
-      for (int i = 0; i < kSize; ++i) sums[i] += inputs[a][0][i];
+      for (int i = 0; i < kSize; ++i) sums[i] += out[i];
     }
   }
 #pragma unroll

@@ -8,37 +8,40 @@ namespace {
 
 constexpr int kBlocks = 132 * kColumnPassResident;  // all at once on an H100
 constexpr int kMaxParts = 256;
-constexpr int kAddWarps = 32;
+constexpr int kAddWarps = 32;  // as many as a warp has lanes
 
 template <typename T>
 struct Plain {
-  static constexpr int kInputs = 1, kAhead = 4;
+  static constexpr int kInputs = 1, kAhead = 6;
   const T* x;
   int64_t width;
-  __device__ __forceinline__ void Load(int64_t row, int64_t column,
-                                       float (&inputs)[1][kPacked<T>]) const {
-    LoadPacked(x + row * width + column, inputs[0]);
+  __device__ __forceinline__ void Load(int64_t row, int64_t column, uint4 (&inputs)[1]) const {
+    inputs[0] = LoadRaw(x + row * width + column);
   }
-  __device__ __forceinline__ void Compute(int64_t, int64_t, float (&)[1][kPacked<T>]) const {}
+  __device__ __forceinline__ void Compute(int64_t, int64_t, const uint4 (&inputs)[1],
+                                          float (&out)[kPacked<T>]) const {
+    Unpack(inputs[0], out);
+  }
 };
 
 __global__ void __launch_bounds__(32 * kAddWarps)
     AddPartsKernel(const float* partials, int parts, int64_t width, float* sums, float* second) {
-  __shared__ float shared[kAddWarps][32];
+  __shared__ float shared[kAddWarps][33];
   const int64_t stride = gridDim.y * width;
   partials += blockIdx.y * width;
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const int64_t column = int64_t{blockIdx.x} * 32 + lane;
   float sum = 0;
   if (column < width) {
-#pragma unroll 4
+#pragma unroll 8
     for (int p = warp; p < parts; p += kAddWarps) sum += partials[p * stride + column];
   }
   shared[warp][lane] = sum;
   __syncthreads();
-  if (warp > 0 || column >= width) return;
-  for (int w = 1; w < kAddWarps; ++w) sum += shared[w][lane];
-  (blockIdx.y == 0 ? sums : second)[column] += sum;
+  // Warp w adds up column w.
+  sum = WarpSum(shared[lane][warp]);
+  const int64_t own = int64_t{blockIdx.x} * 32 + warp;
+  if (lane == 0 && own < width) (blockIdx.y == 0 ? sums : second)[own] += sum;
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 // A thread takes sixteen bytes of its input a step.
-#include <algorithm>
+#include <type_traits>
 
+#include "kernels/base/cuda/ptx.cuh"
 #include "kernels/elementwise/cuda/column_pass.cuh"
 #include "kernels/elementwise/cuda/dropout.cuh"
 #include "kernels/elementwise/cuda/elementwise_launch.h"
@@ -10,25 +11,42 @@ namespace {
 
 constexpr int kThreads = 256;
 
-// Exact to a few ulp of 1, and without tanhf's branches.
-__device__ __forceinline__ float Tanh(float x) { return 1.0f - 2.0f / (1.0f + __expf(2.0f * x)); }
-
+constexpr float kLog2E = 1.44269504f;
 constexpr float kRootTwoOverPi = 0.79788456f;
 constexpr float kCubic = 0.044715f;
 
-__device__ __forceinline__ float Gelu(bool erf, float x) {
-  if (erf) return 0.5f * x * (1.0f + erff(0.70710678f * x));
-  return 0.5f * x * (1.0f + Tanh(kRootTwoOverPi * x * (1.0f + kCubic * x * x)));
+// 1 / (1 + 2^x), a few ulp, without the code that division has for subnormal numbers; 0 and 1 at
+// the infinities.
+__device__ __forceinline__ float Logistic2(float x) {
+  float result;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(1.0f + ptx::Exp2(x)));
+  return result;
 }
 
-__device__ __forceinline__ float GeluSlope(bool erf, float x) {
-  if (erf) {
+// The tanh form is x s(x), where s = (1 + tanh(u)) / 2 = 1 / (1 + e^(-2u)) and
+// u = kRootTwoOverPi x (1 + kCubic x^2).
+__device__ __forceinline__ float HalfTanh(float x, float square) {
+  constexpr float kScale = -2.0f * kRootTwoOverPi * kLog2E;
+  return Logistic2(x * (kScale + kScale * kCubic * square));
+}
+
+template <bool kErf>
+__device__ __forceinline__ float Gelu(float x) {
+  if constexpr (kErf) return 0.5f * x * (1.0f + erff(0.70710678f * x));
+  return x * HalfTanh(x, x * x);
+}
+
+template <bool kErf>
+__device__ __forceinline__ float GeluSlope(float x) {
+  if constexpr (kErf) {
     constexpr float kInverseRootTwoPi = 0.39894228f;
-    return 0.5f * (1.0f + erff(0.70710678f * x)) + x * kInverseRootTwoPi * __expf(-0.5f * x * x);
+    return 0.5f * (1.0f + erff(0.70710678f * x)) +
+           x * kInverseRootTwoPi * ptx::Exp2(-0.5f * kLog2E * x * x);
   }
-  const float t = Tanh(kRootTwoOverPi * x * (1.0f + kCubic * x * x));
-  const float inner = kRootTwoOverPi * (1.0f + 3.0f * kCubic * x * x);
-  return 0.5f * (1.0f + t) + 0.5f * x * (1.0f - t * t) * inner;
+  // s' = 2 s (1 - s) u'
+  const float square = x * x, s = HalfTanh(x, square);
+  const float twice_inner = 2.0f * kRootTwoOverPi + 6.0f * kRootTwoOverPi * kCubic * square;
+  return s + s * ((1.0f - s) * (x * twice_inner));
 }
 
 template <typename T>
@@ -36,14 +54,14 @@ __device__ __forceinline__ int64_t First() {
   return (int64_t{blockIdx.x} * blockDim.x + threadIdx.x) * kPacked<T>;
 }
 
-template <typename T>
-__global__ void __launch_bounds__(kThreads) GeluKernel(bool erf, const T* x, int64_t count, T* y) {
+template <typename T, bool kErf>
+__global__ void __launch_bounds__(kThreads) GeluKernel(const T* x, int64_t count, T* y) {
   const int64_t at = First<T>();
   if (at >= count) return;
   float values[kPacked<T>];
   LoadPacked(x + at, values);
 #pragma unroll
-  for (float& value : values) value = Gelu(erf, value);
+  for (float& value : values) value = Gelu<kErf>(value);
   StorePacked(y + at, values);
 }
 
@@ -64,49 +82,50 @@ __global__ void __launch_bounds__(kThreads)
 // What the sums of columns see is what is stored.
 template <typename T>
 __device__ __forceinline__ void StoreRounded(T* to, float (&values)[kPacked<T>]) {
-#pragma unroll
-  for (float& value : values) value = Rounded<T>(value);
-  StorePacked(to, values);
+  const uint4 raw = Pack(values);
+  *reinterpret_cast<uint4*>(to) = raw;
+  Unpack(raw, values);
 }
 
-template <typename T>
+template <typename T, bool kErf>
 struct GeluBackwardPass {
-  static constexpr int kInputs = 2, kAhead = 2;
-  bool erf;
+  static constexpr int kInputs = 2, kAhead = 3;
   const T* x;
   const T* dy;
   int64_t width;
   T* dx;
-  __device__ __forceinline__ void Load(int64_t row, int64_t column,
-                                       float (&inputs)[2][kPacked<T>]) const {
-    LoadPacked(dy + row * width + column, inputs[0]);
-    LoadPacked(x + row * width + column, inputs[1]);
+  __device__ __forceinline__ void Load(int64_t row, int64_t column, uint4 (&inputs)[2]) const {
+    inputs[0] = LoadRaw(dy + row * width + column);
+    inputs[1] = LoadRaw(x + row * width + column);
   }
-  __device__ __forceinline__ void Compute(int64_t row, int64_t column,
-                                          float (&inputs)[2][kPacked<T>]) const {
+  __device__ __forceinline__ void Compute(int64_t row, int64_t column, const uint4 (&inputs)[2],
+                                          float (&out)[kPacked<T>]) const {
+    float at[kPacked<T>];
+    Unpack(inputs[0], out);
+    Unpack(inputs[1], at);
 #pragma unroll
-    for (int i = 0; i < kPacked<T>; ++i) inputs[0][i] *= GeluSlope(erf, inputs[1][i]);
-    StoreRounded(dx + row * width + column, inputs[0]);
+    for (int i = 0; i < kPacked<T>; ++i) out[i] *= GeluSlope<kErf>(at[i]);
+    StoreRounded(dx + row * width + column, out);
   }
 };
 
 template <typename T>
 struct DropoutPass {
-  static constexpr int kInputs = 1, kAhead = 2;
+  static constexpr int kInputs = 1, kAhead = 3;
   DropoutLaw law;
   uint32_t first_row;
   const T* x;
   int64_t width;
   T* y;
-  __device__ __forceinline__ void Load(int64_t row, int64_t column,
-                                       float (&inputs)[1][kPacked<T>]) const {
-    LoadPacked(x + row * width + column, inputs[0]);
+  __device__ __forceinline__ void Load(int64_t row, int64_t column, uint4 (&inputs)[1]) const {
+    inputs[0] = LoadRaw(x + row * width + column);
   }
-  __device__ __forceinline__ void Compute(int64_t row, int64_t column,
-                                          float (&inputs)[1][kPacked<T>]) const {
+  __device__ __forceinline__ void Compute(int64_t row, int64_t column, const uint4 (&inputs)[1],
+                                          float (&out)[kPacked<T>]) const {
+    Unpack(inputs[0], out);
     DropPack(law, first_row + static_cast<uint32_t>(row), static_cast<uint32_t>(column), width,
-             inputs[0]);
-    StoreRounded(y + row * width + column, inputs[0]);
+             out);
+    StoreRounded(y + row * width + column, out);
   }
 };
 
@@ -135,18 +154,26 @@ unsigned Blocks(int64_t count) {
 
 using B = __nv_bfloat16;
 
+// Calls launch with a number of the type and the form as a constant.
+template <typename Launch>
+cudaError_t ChooseForm(ComputeType type, bool erf, const Launch& launch) {
+  if (type == ComputeType::kFloat32) {
+    return erf ? launch(float(), std::true_type()) : launch(float(), std::false_type());
+  }
+  return erf ? launch(B(), std::true_type()) : launch(B(), std::false_type());
+}
+
 }  // namespace
 
 cudaError_t LaunchGelu(bool erf, ComputeType type, const void* x, int64_t count, void* y,
                        cudaStream_t stream) {
-  if (type == ComputeType::kFloat32) {
-    GeluKernel<<<Blocks<float>(count), kThreads, 0, stream>>>(erf, static_cast<const float*>(x),
-                                                              count, static_cast<float*>(y));
-  } else {
-    GeluKernel<<<Blocks<B>(count), kThreads, 0, stream>>>(erf, static_cast<const B*>(x), count,
-                                                          static_cast<B*>(y));
-  }
-  return cudaGetLastError();
+  const auto launch = [&](auto zero, auto form) {
+    using T = decltype(zero);
+    GeluKernel<T, decltype(form)::value><<<Blocks<T>(count), kThreads, 0, stream>>>(
+        static_cast<const T*>(x), count, static_cast<T*>(y));
+    return cudaGetLastError();
+  };
+  return ChooseForm(type, erf, launch);
 }
 
 cudaError_t LaunchDropout(const DropoutParams& dropout, ComputeType type, const void* x,
@@ -166,15 +193,13 @@ cudaError_t LaunchDropout(const DropoutParams& dropout, ComputeType type, const 
 cudaError_t LaunchGeluBackwardSums(bool erf, ComputeType type, const void* x, const void* dy,
                                    int64_t rows, int64_t width, void* dx, float* partials,
                                    cudaStream_t stream) {
-  if (type == ComputeType::kFloat32) {
-    const GeluBackwardPass<float> pass = {erf, static_cast<const float*>(x),
-                                          static_cast<const float*>(dy), width,
-                                          static_cast<float*>(dx)};
-    return LaunchColumnPass<float>(type, pass, rows, width, partials, stream);
-  }
-  const GeluBackwardPass<B> pass = {erf, static_cast<const B*>(x), static_cast<const B*>(dy), width,
-                                    static_cast<B*>(dx)};
-  return LaunchColumnPass<B>(type, pass, rows, width, partials, stream);
+  const auto launch = [&](auto zero, auto form) {
+    using T = decltype(zero);
+    const GeluBackwardPass<T, decltype(form)::value> pass = {
+        static_cast<const T*>(x), static_cast<const T*>(dy), width, static_cast<T*>(dx)};
+    return LaunchColumnPass<T>(type, pass, rows, width, partials, stream);
+  };
+  return ChooseForm(type, erf, launch);
 }
 
 cudaError_t LaunchDropoutSums(const DropoutParams& dropout, ComputeType type, const void* x,
