@@ -47,29 +47,50 @@ absl::StatusOr<const std::byte*> CudaTrainModel::ProductGradient(const Pass& pas
   return dproduct;
 }
 
+absl::Status CudaTrainModel::WeightBackward(int64_t rows, const std::byte* dy, const std::byte* x,
+                                            TensorId weight) {
+  const size_t slot = SlotOf(weight);
+  RETURN_IF_ERROR(products_->Weight(ShapeOf(rows, weight), dy, x, Gradient(weight),
+                                    /*accumulate=*/!unwritten_[slot], stream_));
+  unwritten_[slot] = false;
+  return absl::OkStatus();
+}
+
 absl::Status CudaTrainModel::LinearBackward(int64_t rows, const std::byte* dy, const std::byte* x,
                                             TensorId weight, std::byte* dx) {
-  const TensorShape matrix = layout_.Of(weight).shape;
-  const CudaTrainProducts::Shape shape = {type_, rows, matrix.rows, matrix.cols};
-  const size_t slot = SlotOf(weight);
-  RETURN_IF_ERROR(
-      products_->Weight(shape, dy, x, Gradient(weight), /*accumulate=*/!unwritten_[slot], stream_));
-  unwritten_[slot] = false;
-  return products_->Input(shape, dy, parameters_.Matrix(weight), dx, stream_);
+  RETURN_IF_ERROR(WeightBackward(rows, dy, x, weight));
+  return products_->Input(ShapeOf(rows, weight), dy, parameters_.Matrix(weight), dx, stream_);
+}
+
+absl::Status CudaTrainModel::GeluBackward(const Pass& pass, int layer,
+                                          const CudaLayerActivations& a,
+                                          const std::byte* dproduct) {
+  std::byte* const dup = activations_.dup;
+  const TensorId down = {R::kMlpDownWeight, layer}, bias = {R::kMlpUpBias, layer};
+  const CudaTrainProducts::Shape shape = ShapeOf(pass.tokens, down);
+  const void* const weight = parameters_.Matrix(down);
+  // The tanh form in bf16 is an epilogue of the product; which of the two ways is taken depends
+  // on shape and library alone.
+  if (config_.gelu != GeluKind::kErf && type_ == ComputeType::kBFloat16) {
+    const absl::Status fused = products_->InputGelu(shape, dproduct, weight, a.up, dup, stream_);
+    if (fused.ok()) return AddBiasGradient(pass, dup, bias);
+    if (!absl::IsUnimplemented(fused)) return fused;
+  }
+  RETURN_IF_ERROR(products_->Input(shape, dproduct, weight, dup, stream_));
+  const GeluForm form = config_.gelu == GeluKind::kErf ? GeluForm::kErf : GeluForm::kTanh;
+  return CudaGeluBackwardSums(form, type_, a.up, dup, pass.tokens, shape.inputs, dup,
+                              Gradient(bias), activations_.workspace, stream_.get());
 }
 
 absl::Status CudaTrainModel::MlpBackward(const Pass& pass, int layer, const CudaLayerActivations& a,
                                          std::byte* dx) {
-  std::byte* const dup = activations_.dup;
   std::byte* const dln = activations_.hidden[1];
   ASSIGN_OR_RETURN(const std::byte* const dproduct,
                    ProductGradient(pass, dx, MlpSite(layer), {R::kMlpDownBias, layer}));
-  RETURN_IF_ERROR(LinearBackward(pass.tokens, dproduct, a.act, {R::kMlpDownWeight, layer}, dup));
-  const GeluForm form = config_.gelu == GeluKind::kErf ? GeluForm::kErf : GeluForm::kTanh;
-  RETURN_IF_ERROR(CudaGeluBackwardSums(
-      form, type_, a.up, dup, pass.tokens, config_.ffn_size / tp_size(), dup,
-      Gradient({R::kMlpUpBias, layer}), activations_.workspace, stream_.get()));
-  RETURN_IF_ERROR(LinearBackward(pass.tokens, dup, a.ln2, {R::kMlpUpWeight, layer}, dln));
+  RETURN_IF_ERROR(WeightBackward(pass.tokens, dproduct, a.act, {R::kMlpDownWeight, layer}));
+  RETURN_IF_ERROR(GeluBackward(pass, layer, a, dproduct));
+  RETURN_IF_ERROR(
+      LinearBackward(pass.tokens, activations_.dup, a.ln2, {R::kMlpUpWeight, layer}, dln));
   RETURN_IF_ERROR(AllReduce(pass.tokens, dln));
   return NormBackward(pass, Norm2(layer, a), dln, dx);
 }

@@ -68,6 +68,10 @@ class CudaTrainModel : public TrainModel {
   int tp_size() const { return options_.tensor == nullptr ? 1 : options_.tensor->size(); }
   int dp_rank() const { return options_.data == nullptr ? 0 : options_.data->rank(); }
   int dp_size() const { return options_.data == nullptr ? 1 : options_.data->size(); }
+  CudaTrainProducts::Shape ShapeOf(int64_t rows, TensorId weight) const {
+    const TensorShape matrix = layout_.Of(weight).shape;
+    return {type_, rows, matrix.rows, matrix.cols};
+  }
   float* Gradient(TensorId id) const { return gradients_.data() + layout_.Of(id).offset; }
   DropoutParams Dropout(const Pass& pass, float rate, uint32_t site) const;
   // Sums [rows, hidden] of `type` over the tensor-parallel ranks.
@@ -126,7 +130,13 @@ class CudaTrainModel : public TrainModel {
   absl::StatusOr<const std::byte*> ProductGradient(const Pass& pass, const std::byte* dx,
                                                    uint32_t site, TensorId bias);
   absl::Status AddBiasGradient(const Pass& pass, const std::byte* dy, TensorId bias);
-  // Adds dy^T x to dW's gradient, then dx = dy W; dx may be x.
+  // Adds dy^T x to the weight's gradient.
+  absl::Status WeightBackward(int64_t rows, const std::byte* dy, const std::byte* x,
+                              TensorId weight);
+  // The gradient of the MLP before GELU, from that of its output, into dup; adds its bias's.
+  absl::Status GeluBackward(const Pass& pass, int layer, const CudaLayerActivations& a,
+                            const std::byte* dproduct);
+  // Both products: the weight's, then dx = dy W; dx may be x.
   absl::Status LinearBackward(int64_t rows, const std::byte* dy, const std::byte* x,
                               TensorId weight, std::byte* dx);
 

@@ -48,9 +48,7 @@ absl::Status CudaTrainModel::NormForward(const Pass& pass, const Norm& norm,
 
 absl::Status CudaTrainModel::Linear(int64_t rows, const std::byte* x, TensorId weight,
                                     const void* bias, std::byte* y) {
-  const TensorShape shape = layout_.Of(weight).shape;
-  return products_->Forward({type_, rows, shape.rows, shape.cols}, x, parameters_.Matrix(weight),
-                            bias, y, stream_);
+  return products_->Forward(ShapeOf(rows, weight), x, parameters_.Matrix(weight), bias, y, stream_);
 }
 
 absl::Status CudaTrainModel::EmbedForward(const Pass& pass, std::byte* x) {
