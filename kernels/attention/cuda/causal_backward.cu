@@ -21,14 +21,18 @@ namespace {
 
 constexpr float kLog2E = 1.44269504f;
 
-// More warpgroups would have too few registers.
-using QueryGroups = Groups<2, 224>;
+// As many warpgroups as have registers enough.
+template <int kHeadDim>
+using QueryGroups = std::conditional_t<kHeadDim == 64, Groups<3, 152>, Groups<2, 224>>;
+template <int kHeadDim>
+using QuerySpace = TileSpace<kHeadDim, QueryGroups<kHeadDim>, 2>;
+template <int kHeadDim>
+using QueryRing = TileRing<QuerySpace<kHeadDim>, QueryGroups<kHeadDim>>;
 using KeyGroups = Groups<2, 232>;
-static_assert(QueryGroups::kRows == KeyGroups::kRows);
 template <int kHeadDim>
-using Space = TileSpace<kHeadDim, QueryGroups, 2>;  // of both kernels
+using KeySpace = TileSpace<kHeadDim, KeyGroups, 2>;
 template <int kHeadDim>
-using Ring = TileRing<Space<kHeadDim>, QueryGroups>;
+using KeyRing = TileRing<KeySpace<kHeadDim>, KeyGroups>;
 
 // dP before dropout becomes dS; `kept` and `delta` of element e.
 template <bool kDropout, typename Kept, typename Delta>
@@ -48,9 +52,9 @@ __device__ __forceinline__ void QueryGradient(const CudaCausalAttentionParams& p
                                               const DropoutLaw& law,
                                               const CausalAttentionState& state, int sequence,
                                               int head, int first, const KeyTiles& keys,
-                                              const uint8_t* q, const Space<kHeadDim>& space,
-                                              Ring<kHeadDim>& ring, int base, uint32_t* dqkv) {
-  constexpr int kTileBytes = Space<kHeadDim>::kTileBytes;
+                                              const uint8_t* q, const QuerySpace<kHeadDim>& space,
+                                              QueryRing<kHeadDim>& ring, int base, uint32_t* dqkv) {
+  constexpr int kTileBytes = QuerySpace<kHeadDim>::kTileBytes;
   const int length = static_cast<int>(p.length);
   const QueryPair queries(first, length, keys.begins);
   const float2* const statistics =
@@ -110,16 +114,16 @@ __device__ __forceinline__ void QueryGradient(const CudaCausalAttentionParams& p
 }
 
 template <int kHeadDim, bool kDropout>
-__global__ void __launch_bounds__(QueryGroups::kThreads, 1)
+__global__ void __launch_bounds__(QueryGroups<kHeadDim>::kThreads, 1)
     QueryGradientKernel(const __grid_constant__ CudaCausalAttentionParams p,
                         const __grid_constant__ DropoutLaw law,
                         const __grid_constant__ CausalWork shape,
                         const __grid_constant__ CausalAttentionState state, const void* dout,
                         uint32_t* dqkv) {
-  using G = QueryGroups;
+  using G = QueryGroups<kHeadDim>;
   extern __shared__ uint8_t unaligned[];
-  const Space<kHeadDim> space(unaligned);
-  __shared__ Ring<kHeadDim> ring;
+  const QuerySpace<kHeadDim> space(unaligned);
+  __shared__ QueryRing<kHeadDim> ring;
   if (threadIdx.x == 0) ring.Init();
   __syncthreads();
   ptx::StartNext();
@@ -240,16 +244,16 @@ struct QueryTiles {
 
   __device__ __forceinline__ QueryTiles(const CudaCausalAttentionParams& p,
                                         const CausalAttentionState& state, const Schedule& work) {
-    groups = min((static_cast<int>(p.length) - work.first + 63) / 64, QueryGroups::kCount);
+    groups = min((static_cast<int>(p.length) - work.first + 63) / 64, KeyGroups::kCount);
     first = work.first / 64;
-    const int last_key = work.first + QueryGroups::kRows - 1;
+    const int last_key = work.first + KeyGroups::kRows - 1;
     count = (QueryEnd(p, state, work.sequence, last_key) + 63) / 64 - first;
   }
 };
 
 // Of each pair in the ring: the statistics of its queries.
 template <int kHeadDim>
-using RingStatistics = float2[Space<kHeadDim>::kStages][64];
+using RingStatistics = float2[KeySpace<kHeadDim>::kStages][64];
 
 // dK and dV of a warpgroup's 64 keys, whose queries are the thread block's pairs from `base` on;
 // the first `group` of them are all before the keys.
@@ -257,9 +261,9 @@ template <int kHeadDim, bool kDropout>
 __device__ __forceinline__ void KeyGradient(
     const CudaCausalAttentionParams& p, const DropoutLaw& law, const CausalAttentionState& state,
     int sequence, int head, int group, const QueryTiles& queries, const uint8_t* k,
-    const Space<kHeadDim>& space, const RingStatistics<kHeadDim>& statistics,
-    KeptExchange& exchange, Ring<kHeadDim>& ring, int base, uint32_t* dqkv) {
-  constexpr int kTileBytes = Space<kHeadDim>::kTileBytes;
+    const KeySpace<kHeadDim>& space, const RingStatistics<kHeadDim>& statistics,
+    KeptExchange& exchange, KeyRing<kHeadDim>& ring, int base, uint32_t* dqkv) {
+  constexpr int kTileBytes = KeySpace<kHeadDim>::kTileBytes;
   // Two results of 128 leave no registers for products of the tile before beside those of this one.
   constexpr bool kOverlaps = kHeadDim < 128;
   const int length = static_cast<int>(p.length), first = (queries.first + group) * 64;
@@ -299,7 +303,7 @@ __device__ __forceinline__ void KeyGradient(
     q = space.Pair(index);
     // The statistics of this lane's columns, two queries a vector, 4 vectors apart.
     const auto* const columns =
-        reinterpret_cast<const float4*>(statistics[index % Space<kHeadDim>::kStages]) +
+        reinterpret_cast<const float4*>(statistics[index % KeySpace<kHeadDim>::kStages]) +
         threadIdx.x % 4;
     float s[32], dp[32];
     KeptOfKeyRows kept;
@@ -383,8 +387,8 @@ __global__ void __launch_bounds__(KeyGroups::kThreads, 1)
                       uint32_t* dqkv) {
   using G = KeyGroups;
   extern __shared__ uint8_t unaligned[];
-  const Space<kHeadDim> space(unaligned);
-  __shared__ Ring<kHeadDim> ring;
+  const KeySpace<kHeadDim> space(unaligned);
+  __shared__ KeyRing<kHeadDim> ring;
   __shared__ __align__(16) RingStatistics<kHeadDim> statistics;
   __shared__ KeptExchange exchange[kDropout ? G::kCount : 1];
   if (threadIdx.x == 0) ring.Init();
@@ -405,15 +409,15 @@ __global__ void __launch_bounds__(KeyGroups::kThreads, 1)
       }
       const float2* const source =
           state.statistics + (work.sequence * p.heads + work.head) * state.padded_length;
-      CopyPairs<kHeadDim>(QkvRows<kHeadDim>(p, 0, work.sequence, work.head),
-                          OutRows<kHeadDim>(p, dout, work.sequence, work.head), queries.first,
-                          queries.count, length, space, ring, base, [&](int tile, int index) {
-                            const int pair = threadIdx.x % 128 * 2;
-                            if (pair >= 64) return;
-                            float2* const to = &statistics[index % Space<kHeadDim>::kStages][pair];
-                            ptx::CopyOrZero(ptx::SharedAddress(to), source + tile * 64 + pair,
-                                            true);
-                          });
+      CopyPairs<kHeadDim>(
+          QkvRows<kHeadDim>(p, 0, work.sequence, work.head),
+          OutRows<kHeadDim>(p, dout, work.sequence, work.head), queries.first, queries.count,
+          length, space, ring, base, [&](int tile, int index) {
+            const int pair = threadIdx.x % 128 * 2;
+            if (pair >= 64) return;
+            float2* const to = &statistics[index % KeySpace<kHeadDim>::kStages][pair];
+            ptx::CopyOrZero(ptx::SharedAddress(to), source + tile * 64 + pair, true);
+          });
       base += queries.count;
     }
     return;
@@ -437,21 +441,25 @@ template <int kHeadDim, bool kDropout>
 cudaError_t Launch(const CudaCausalAttentionParams& p,
                    const CudaCausalAttentionGradients& gradients, const CausalAttentionState& state,
                    cudaStream_t stream) {
-  CausalWork queries, keys;
-  int blocks = 0;  // of both
-  cudaError_t error = PlanWork(p, QueryGroups::kRows, true, &queries, &blocks);
-  if (error == cudaSuccess) error = PlanWork(p, KeyGroups::kRows, false, &keys, &blocks);
-  if (error != cudaSuccess) return error;
-  const LaunchShape shape = {.grid = dim3(blocks),
-                             .block = dim3(QueryGroups::kThreads),
-                             .shared_bytes = Space<kHeadDim>::kBytes};
   const DropoutLaw law = MakeDropoutLaw(p.dropout);
   auto* const dqkv = static_cast<uint32_t*>(gradients.dqkv);
-  error = LaunchDependent(QueryGradientKernel<kHeadDim, kDropout>, shape, stream, p, law, queries,
-                          state, gradients.dout, dqkv);
+  CausalWork work;
+  int blocks = 0;
+  cudaError_t error = PlanWork(p, QueryGroups<kHeadDim>::kRows, true, &work, &blocks);
   if (error != cudaSuccess) return error;
-  return LaunchDependent(KeyGradientKernel<kHeadDim, kDropout>, shape, stream, p, law, keys, state,
-                         gradients.dout, dqkv);
+  error = LaunchDependent(QueryGradientKernel<kHeadDim, kDropout>,
+                          {.grid = dim3(blocks),
+                           .block = dim3(QueryGroups<kHeadDim>::kThreads),
+                           .shared_bytes = QuerySpace<kHeadDim>::kBytes},
+                          stream, p, law, work, state, gradients.dout, dqkv);
+  if (error != cudaSuccess) return error;
+  error = PlanWork(p, KeyGroups::kRows, false, &work, &blocks);
+  if (error != cudaSuccess) return error;
+  return LaunchDependent(KeyGradientKernel<kHeadDim, kDropout>,
+                         {.grid = dim3(blocks),
+                          .block = dim3(KeyGroups::kThreads),
+                          .shared_bytes = KeySpace<kHeadDim>::kBytes},
+                         stream, p, law, work, state, gradients.dout, dqkv);
 }
 
 template <int kHeadDim>
