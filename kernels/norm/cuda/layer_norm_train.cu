@@ -1,5 +1,5 @@
-// The kernels of layer_norm_train.h. A row lies in the registers of a block's threads, sixteen
-// bytes of it in each of kPacks packs of a thread.
+// The kernels of layer_norm_train.h. A row lies in the registers of a block's or a warp's threads,
+// sixteen bytes of it in each of kPacks packs of a thread.
 #include <algorithm>
 
 #include "kernels/base/cuda/packed.cuh"
@@ -15,22 +15,45 @@ constexpr int kMaxThreads = 512;
 template <int kPacks>
 inline constexpr int kResidentThreads = kPacks == 1 ? 1024 : 512;
 
-template <typename T, int kPacks, bool kDrops>
-__global__ void __launch_bounds__(kMaxThreads)
+// Forward, with kWarpRow: a warp takes a row, which spares barriers; else a block does.
+constexpr int kRowWarps = 4;  // of a block
+template <bool kWarpRow>
+__device__ __forceinline__ float SumOfRow(float value, float* scratch) {
+  if constexpr (kWarpRow) return WarpSum(value);
+  return BlockSum(value, scratch);
+}
+
+template <typename T, int kPacks, bool kDrops, bool kWarpRow>
+__global__ void __launch_bounds__(kWarpRow ? 32 * kRowWarps : kMaxThreads)
     LayerNormTrainKernel(const CudaLayerNormTrainParams p, const DropoutLaw law) {
   constexpr int kSize = kPacked<T>;
   __shared__ float scratch[2][32];
-  const int64_t row = blockIdx.x, base = row * p.width;
-  float values[kPacks][kSize] = {};
-  float sum = 0;
+  const int threads = kWarpRow ? 32 : blockDim.x;
+  const int thread = kWarpRow ? threadIdx.x % 32 : threadIdx.x;
+  const int64_t row = kWarpRow ? int64_t{blockIdx.x} * kRowWarps + threadIdx.x / 32 : blockIdx.x;
+  if (row >= p.rows) return;
+  const int64_t base = row * p.width;
+  const auto column_of = [&](int k) { return (k * threads + thread) * kSize; };
+  uint4 packs[kPacks];
 #pragma unroll
   for (int k = 0; k < kPacks; ++k) {
-    const int column = (k * blockDim.x + threadIdx.x) * kSize;
-    if (column >= p.width) break;
-    LoadPacked(static_cast<const T*>(p.x) + base + column, values[k]);
-    if (p.delta != nullptr) {
-      float delta[kSize], bias[kSize];
-      LoadPacked(static_cast<const T*>(p.delta) + base + column, delta);
+    if (column_of(k) >= p.width) break;
+    packs[k] = LoadRaw(static_cast<const T*>(p.x) + base + column_of(k));
+  }
+  if (p.delta != nullptr) {
+    uint4 deltas[kPacks];  // all before the first store, which the compiler could not know apart
+#pragma unroll
+    for (int k = 0; k < kPacks; ++k) {
+      if (column_of(k) >= p.width) break;
+      deltas[k] = LoadRaw(static_cast<const T*>(p.delta) + base + column_of(k));
+    }
+#pragma unroll
+    for (int k = 0; k < kPacks; ++k) {
+      const int column = column_of(k);
+      if (column >= p.width) break;
+      float values[kSize], delta[kSize], bias[kSize];
+      Unpack(packs[k], values);
+      Unpack(deltas[k], delta);
       LoadPacked(p.delta_bias + column, bias);
 #pragma unroll
       for (int i = 0; i < kSize; ++i) delta[i] += bias[i];
@@ -38,39 +61,45 @@ __global__ void __launch_bounds__(kMaxThreads)
         DropPack(law, static_cast<uint32_t>(p.dropout.first_row + row), column, p.width, delta);
       }
 #pragma unroll
-      for (int i = 0; i < kSize; ++i) values[k][i] = Rounded<T>(values[k][i] + delta[i]);
-      StorePacked(static_cast<T*>(p.sum) + base + column, values[k]);
+      for (int i = 0; i < kSize; ++i) values[i] += delta[i];
+      packs[k] = Pack(values);
+      *reinterpret_cast<uint4*>(static_cast<T*>(p.sum) + base + column) = packs[k];
     }
-#pragma unroll
-    for (int i = 0; i < kSize; ++i) sum += values[k][i];
   }
-  const float mean = BlockSum(sum, scratch[0]) / static_cast<float>(p.width);
+  float sum = 0;
+#pragma unroll
+  for (int k = 0; k < kPacks; ++k) {
+    if (column_of(k) >= p.width) break;
+    float values[kSize];
+    Unpack(packs[k], values);
+#pragma unroll
+    for (const float value : values) sum += value;
+  }
+  const float mean = SumOfRow<kWarpRow>(sum, scratch[0]) / static_cast<float>(p.width);
   float squares = 0;
 #pragma unroll
   for (int k = 0; k < kPacks; ++k) {
-    if ((k * blockDim.x + threadIdx.x) * kSize >= p.width) break;
+    if (column_of(k) >= p.width) break;
+    float values[kSize];
+    Unpack(packs[k], values);
 #pragma unroll
-    for (int i = 0; i < kSize; ++i) {
-      const float distance = values[k][i] - mean;
-      squares += distance * distance;
-    }
+    for (const float value : values) squares += (value - mean) * (value - mean);
   }
-  const float variance = BlockSum(squares, scratch[1]) / static_cast<float>(p.width);
+  const float variance = SumOfRow<kWarpRow>(squares, scratch[1]) / static_cast<float>(p.width);
   const float rstd = 1.0f / sqrtf(variance + p.epsilon);
 #pragma unroll
   for (int k = 0; k < kPacks; ++k) {
-    const int column = (k * blockDim.x + threadIdx.x) * kSize;
+    const int column = column_of(k);
     if (column >= p.width) break;
-    float weight[kSize], bias[kSize];
+    float values[kSize], weight[kSize], bias[kSize];
+    Unpack(packs[k], values);
     LoadPacked(p.weight + column, weight);
     LoadPacked(p.bias + column, bias);
 #pragma unroll
-    for (int i = 0; i < kSize; ++i) {
-      values[k][i] = (values[k][i] - mean) * rstd * weight[i] + bias[i];
-    }
-    StorePacked(static_cast<T*>(p.y) + base + column, values[k]);
+    for (int i = 0; i < kSize; ++i) values[i] = (values[i] - mean) * rstd * weight[i] + bias[i];
+    StorePacked(static_cast<T*>(p.y) + base + column, values);
   }
-  if (threadIdx.x == 0) {
+  if (thread == 0) {
     p.mean[row] = mean;
     p.rstd[row] = rstd;
   }
@@ -169,19 +198,34 @@ void ChoosePacks(int packs, Launch&& launch) {
   }
 }
 
+template <typename T, int kPacks, bool kWarpRow>
+void Forward(const CudaLayerNormTrainParams& p, int64_t blocks, int threads, cudaStream_t stream) {
+  const DropoutLaw law = MakeDropoutLaw(p.dropout);
+  const auto kernel = p.delta != nullptr && p.dropout.rate > 0
+                          ? LayerNormTrainKernel<T, kPacks, true, kWarpRow>
+                          : LayerNormTrainKernel<T, kPacks, false, kWarpRow>;
+  kernel<<<static_cast<unsigned>(blocks), threads, 0, stream>>>(p, law);
+}
+
+// With the fewest packs a lane of those listed.
+template <typename T, int kPacks, int... kMore>
+void ForwardByWarps(const CudaLayerNormTrainParams& p, int64_t packs, cudaStream_t stream) {
+  if constexpr (sizeof...(kMore) > 0) {
+    if (packs > kPacks) return ForwardByWarps<T, kMore...>(p, packs, stream);
+  }
+  Forward<T, kPacks, true>(p, (p.rows + kRowWarps - 1) / kRowWarps, 32 * kRowWarps, stream);
+}
+
 template <typename T>
 void Forward(const CudaLayerNormTrainParams& p, cudaStream_t stream) {
+  constexpr int64_t kLanePacks = 10;  // more take too many registers
+  const int64_t lane_packs = (p.width + 32 * kPacked<T> - 1) / (32 * kPacked<T>);
+  if (lane_packs <= kLanePacks) {
+    return ForwardByWarps<T, 1, 2, 3, 4, 6, 8, kLanePacks>(p, lane_packs, stream);
+  }
   const Shape shape = ShapeOf(p.type, p.width);
-  const DropoutLaw law = MakeDropoutLaw(p.dropout);
-  const auto rows = static_cast<unsigned>(p.rows);
   ChoosePacks<T>(shape.packs, [&](auto packs) {
-    if (p.delta != nullptr && p.dropout.rate > 0) {
-      LayerNormTrainKernel<T, decltype(packs)::value, true>
-          <<<rows, shape.threads, 0, stream>>>(p, law);
-    } else {
-      LayerNormTrainKernel<T, decltype(packs)::value, false>
-          <<<rows, shape.threads, 0, stream>>>(p, law);
-    }
+    Forward<T, decltype(packs)::value, false>(p, p.rows, shape.threads, stream);
   });
 }
 

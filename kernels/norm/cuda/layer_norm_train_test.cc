@@ -173,9 +173,11 @@ class LayerNormTrainGpuTest : public HopperTest {
   }
 };
 
-// One, two and four packs a thread; whole and broken warps; more rows than blocks.
+// Rows of a warp and of a block, with one pack a thread and more; whole and broken warps; more rows
+// than blocks.
 TEST_F(LayerNormTrainGpuTest, MatchesTheCpu) {
-  for (const int64_t width : {8, 24, 64, 200, 768, 2048, 2560, 5120, 8192}) {
+  for (const int64_t width :
+       {8, 24, 64, 200, 512, 520, 768, 1024, 1280, 1536, 2048, 2560, 2568, 4096, 5120, 8192}) {
     for (const bool delta : {false, true}) {
       CompareWithCpu<float>(5, width, delta);
       CompareWithCpu<BFloat16>(5, width, delta);
@@ -188,7 +190,7 @@ TEST_F(LayerNormTrainGpuTest, MatchesTheCpu) {
 
 TEST_F(LayerNormTrainGpuTest, DropsWhatTheCpuDrops) {
   const DropoutParams dropout = {0.3f, 0x123456789abcdefull, 9, 4, 100};
-  for (const int64_t width : {8, 72, 128, 768}) {
+  for (const int64_t width : {8, 72, 128, 768, 1600, 5120}) {
     const Data<float> data(7, width);
     const Forward<float> got = RunForward(data, true, dropout);
     ThreadPool pool(1);
@@ -207,19 +209,22 @@ TEST_F(LayerNormTrainGpuTest, DropsWhatTheCpuDrops) {
 }
 
 TEST_F(LayerNormTrainGpuTest, RecomputationAndRerunsChangeNoBit) {
-  Data<BFloat16> data(1200, 128);
-  const Forward<BFloat16> first = RunForward(data, true, {0.1f, 1, 2, 3, 4}),
-                          again = RunForward(data, true, {0.1f, 1, 2, 3, 4});
-  EXPECT_TRUE(SameBits(first.sum.data(), again.sum.data(), first.sum.size()));
-  const Backward<BFloat16> one = RunBackward(data, first), two = RunBackward(data, first);
-  EXPECT_TRUE(SameBits(one.dx.data(), two.dx.data(), one.dx.size()));
-  EXPECT_EQ(one.dweight, two.dweight);
-  EXPECT_EQ(one.dbias, two.dbias);
-  data.x = first.sum;
-  const Forward<BFloat16> recomputed = RunForward(data, false);
-  EXPECT_TRUE(SameBits(first.y.data(), recomputed.y.data(), first.y.size()));
-  EXPECT_EQ(first.mean, recomputed.mean);
-  EXPECT_EQ(first.rstd, recomputed.rstd);
+  for (const int64_t width : {128, 768, 2560, 5120}) {
+    SCOPED_TRACE(width);
+    Data<BFloat16> data(1200, width);
+    const Forward<BFloat16> first = RunForward(data, true, {0.1f, 1, 2, 3, 4}),
+                            again = RunForward(data, true, {0.1f, 1, 2, 3, 4});
+    EXPECT_TRUE(SameBits(first.sum.data(), again.sum.data(), first.sum.size()));
+    const Backward<BFloat16> one = RunBackward(data, first), two = RunBackward(data, first);
+    EXPECT_TRUE(SameBits(one.dx.data(), two.dx.data(), one.dx.size()));
+    EXPECT_EQ(one.dweight, two.dweight);
+    EXPECT_EQ(one.dbias, two.dbias);
+    data.x = first.sum;
+    const Forward<BFloat16> recomputed = RunForward(data, false);
+    EXPECT_TRUE(SameBits(first.y.data(), recomputed.y.data(), first.y.size()));
+    EXPECT_EQ(first.mean, recomputed.mean);
+    EXPECT_EQ(first.rstd, recomputed.rstd);
+  }
 }
 
 }  // namespace
