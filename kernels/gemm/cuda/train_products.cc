@@ -26,8 +26,12 @@ enum class Kind : uint8_t {
 };
 
 constexpr size_t kMaxPlans = 4096;
-// Of a product that is worth a timing.
+// Products that are worth a timing: large ones of a shape that comes again. A classifier's last
+// block of masked rows has another number of rows in every batch; whole batches are multiples of
+// this. The limit bounds the time that a run spends on choices.
 constexpr double kLargeProduct = 1e9;
+constexpr int64_t kTimedRows = 64;
+constexpr int kMaxTimed = 128;
 constexpr uint32_t kMaxAlignment = 256;  // more means nothing to cublasLt
 
 using Key = std::tuple<Kind, ComputeType, int64_t, int64_t, int64_t, uint32_t>;
@@ -95,12 +99,13 @@ struct CudaTrainProducts::Impl {
   };
   absl::StatusOr<std::unique_ptr<CublasLtPlan>> Describe(Kind kind, const Shape& shape) const;
   absl::StatusOr<Entry> Choose(Kind kind, const Shape& shape, const Operands& operands,
-                               const CudaStream& stream) const;
+                               const CudaStream& stream);
   // d = the product + beta d
   absl::Status Run(Kind kind, const Shape& shape, const Operands& operands, float beta,
                    const CudaStream& stream);
 
   int candidates = 1;
+  int timed_shapes = 0;
   std::unique_ptr<CublasLtApi> api;
   DeviceBuffer<uint8_t> workspace;
   std::map<Key, Entry> plans;
@@ -156,18 +161,20 @@ absl::StatusOr<std::unique_ptr<CublasLtPlan>> CudaTrainProducts::Impl::Describe(
 }
 
 absl::StatusOr<CudaTrainProducts::Impl::Entry> CudaTrainProducts::Impl::Choose(
-    Kind kind, const Shape& shape, const Operands& operands, const CudaStream& stream) const {
+    Kind kind, const Shape& shape, const Operands& operands, const CudaStream& stream) {
   Entry entry;
   ASSIGN_OR_RETURN(std::unique_ptr<CublasLtPlan> plan, Describe(kind, shape));
   RETURN_IF_ERROR(SetPointers(*plan, operands));  // their alignment counts
   const double flops = 2.0 * shape.rows * shape.outputs * shape.inputs;
-  const bool timed = candidates > 1 && flops >= kLargeProduct;
+  const bool timed = candidates > 1 && flops >= kLargeProduct && shape.rows % kTimedRows == 0 &&
+                     timed_shapes < kMaxTimed;
   ASSIGN_OR_RETURN(const auto algorithms, plan->Candidates(workspace.size(), AlignmentOf(operands),
                                                            timed ? candidates : 1));
   if (algorithms.empty()) return entry;
   plan->algorithm = algorithms.front();
   entry.choice.candidates = static_cast<int>(algorithms.size());
   if (algorithms.size() > 1) {
+    ++timed_shapes;
     ASSIGN_OR_RETURN(entry.choice,
                      ChooseByEqualBits(algorithms, BytesOf(kind, shape),
                                        {workspace.data(), workspace.size()}, stream, *plan));

@@ -2,11 +2,11 @@
 //   forward       y = x W^T + b                   x [rows, inputs], W [outputs, inputs]
 //   input         dx = dy W
 //   weight        dW = dy^T x, or dW += dy^T x    dW in fp32
-// in bf16 with fp32 sums or in fp32 (no TF32). A large product's algorithm is the fastest of those
-// that give the bits of the first of the library's heuristic (equal_bits.h), chosen at the first
-// use of a shape, which then waits for the stream: the same library on the same kind of device
-// gives the same bits in every process. Plans are cached per shape. One thread, one stream at a
-// time (all products share the workspace).
+// in bf16 with fp32 sums or in fp32 (no TF32). The algorithm of a large product of 64 n rows is the
+// fastest of those that give the bits of the first of the library's heuristic (equal_bits.h),
+// chosen at the first use of a shape, which then waits for the stream: the same library on the same
+// kind of device gives the same bits in every process. Plans are cached per shape. One thread, one
+// stream at a time (all products share the workspace).
 #ifndef HANLIN_KERNELS_GEMM_CUDA_TRAIN_PRODUCTS_H_
 #define HANLIN_KERNELS_GEMM_CUDA_TRAIN_PRODUCTS_H_
 
