@@ -119,7 +119,7 @@ TEST_F(TrainProductsTest, MatchTheCpu) {
 }
 
 TEST_F(TrainProductsTest, GiveTheSameBitsInAnotherObject) {
-  constexpr int64_t kRows = 2048, kWidth = 768;
+  constexpr int64_t kRows = 2048, kWidth = 2048;
   const CudaTrainProducts::Shape shape = {ComputeType::kBFloat16, kRows, kWidth, kWidth};
   const auto x = OnDevice(Convert<BFloat16>(RandomFloats(kRows * kWidth, 1))),
              dy = OnDevice(Convert<BFloat16>(RandomFloats(kRows * kWidth, 2)));
@@ -141,7 +141,7 @@ TEST_F(TrainProductsTest, ChosenAlgorithmsGiveTheBitsOfTheFirst) {
   auto first = CudaTrainProducts::Create(/*candidates=*/1);
   ASSERT_TRUE(first.ok()) << first.status();
   for (const auto& [rows, outputs, inputs] :
-       {std::array<int64_t, 3>{2048, 3072, 768}, {2048, 768, 3072}, {1088, 2560, 2560}}) {
+       {std::array<int64_t, 3>{4096, 3072, 768}, {4096, 768, 3072}, {1088, 2560, 2560}}) {
     SCOPED_TRACE(::testing::Message() << outputs << " outputs, " << inputs << " inputs");
     const CudaTrainProducts::Shape shape = {ComputeType::kBFloat16, rows, outputs, inputs};
     const auto x = OnDevice(Convert<BFloat16>(RandomFloats(rows * inputs, 1))),
@@ -180,7 +180,7 @@ TEST_F(TrainProductsTest, ChosenAlgorithmsGiveTheBitsOfTheFirst) {
 
 // Zeros would make every order of a sum look alike: the choice must not see the operands.
 TEST_F(TrainProductsTest, TheChoiceDoesNotDependOnTheOperandsThatCameFirst) {
-  constexpr int64_t kRows = 2048, kWidth = 1024;
+  constexpr int64_t kRows = 2048, kWidth = 2048;
   const CudaTrainProducts::Shape shape = {ComputeType::kBFloat16, kRows, kWidth, kWidth};
   const auto x = OnDevice(Convert<BFloat16>(RandomFloats(kRows * kWidth, 1))),
              dy = OnDevice(Convert<BFloat16>(RandomFloats(kRows * kWidth, 2))),
