@@ -214,11 +214,13 @@ TEST_F(CausalAttentionGpuTest, TensorCoresMatchTheCpuAtEdgeLengths) {
   }
 }
 
-// More than one for each multiprocessor, with one or two pairs of blocks a sequence.
+// More than one for each multiprocessor: blocks alone, in pairs, and pairs with one in the middle.
 TEST_F(CausalAttentionGpuTest, ThreadBlocksServeSeveralBlocksOfRows) {
   CompareWithCpu({kBf16, 24, 150, 12, 64});
   CompareWithCpu({kBf16, 6, 300, 13, 80, Documents::kLate, 0.1f});
   CompareWithCpu({kBf16, 5, 300, 14, 128, Documents::kDoubling});
+  CompareWithCpu({kBf16, 5, 513, 28, 64, Documents::kLate, 0.1f});
+  CompareWithCpu({kBf16, 3, 700, 24, 64, Documents::kDoubling, 0.1f});
 }
 
 TEST_F(CausalAttentionGpuTest, TensorCoresHideOtherDocuments) {

@@ -37,15 +37,16 @@ struct Groups {
 
 // The blocks of rows of a launch. Causality makes one end of a sequence dear and the other cheap,
 // so they come in pairs from both ends, which all cost the same; the pairs of all heads and
-// sequences go round the thread blocks, heads first, which share a sequence in L2. Where the blocks
-// cover more than the sequence, what is missing goes to the cheap end: queries begin before it.
+// sequences go round the thread blocks, heads first, which share a sequence in L2. Blocks in the
+// middle of an odd number, half as dear, come last and fill up. Where the blocks cover more than
+// the sequence, what is missing goes to the cheap end: queries begin before it.
 struct CausalWork {
   int rows;    // of a block
   int before;  // the sequence, where the first block begins
   int heads;
   int blocks;  // of a sequence
-  int pairs;   // of a sequence
-  int count;   // pairs of the launch
+  int pairs;   // of the launch
+  int count;   // pairs and middle blocks
 };
 
 // One thread block a multiprocessor, where there are pairs for so many.
@@ -55,8 +56,9 @@ inline cudaError_t PlanWork(const CudaCausalAttentionParams& p, int rows, bool o
   work->heads = static_cast<int>(p.heads);
   work->blocks = static_cast<int>((p.length + rows - 1) / rows);
   work->before = of_queries ? work->blocks * rows - static_cast<int>(PaddedLength(p.length)) : 0;
-  work->pairs = (work->blocks + 1) / 2;
-  work->count = static_cast<int>(p.sequences) * work->heads * work->pairs;
+  const int items = static_cast<int>(p.sequences) * work->heads;
+  work->pairs = items * (work->blocks / 2);
+  work->count = work->pairs + items * (work->blocks % 2);
   int device = 0, multiprocessors = 0;
   cudaError_t error = cudaGetDevice(&device);
   if (error == cudaSuccess) {
@@ -74,18 +76,21 @@ class Schedule {
 
   // Moves on to the next block of rows, to begin with to the first; false behind the last.
   __device__ bool Next() {
-    const int other = work_.rows * (work_.blocks - 1) - 2 * work_.before - first;
-    if (!both_ && other != first) {
-      both_ = true;
-      first = other;
+    if (next_ < 0) {
+      next_ = ~next_;
+      first = work_.rows * (work_.blocks - 1) - 2 * work_.before - first;
       return true;
     }
     if (next_ >= work_.count) return false;
-    head = next_ % work_.heads;
-    first = next_ / work_.heads % work_.pairs * work_.rows - work_.before;
-    sequence = next_ / work_.heads / work_.pairs;
+    const bool pair = next_ < work_.pairs;
+    const int middle = work_.blocks / 2;
+    const int item = pair ? next_ : next_ - work_.pairs;
+    const int items = pair ? middle : 1;  // of a head of a sequence
+    head = item % work_.heads;
+    first = (pair ? item / work_.heads % items : middle) * work_.rows - work_.before;
+    sequence = item / work_.heads / items;
     next_ += gridDim.x;
-    both_ = false;
+    if (pair) next_ = ~next_;
     return true;
   }
 
@@ -94,8 +99,7 @@ class Schedule {
 
  private:
   const CausalWork& work_;
-  int next_;
-  bool both_ = true;
+  int next_;  // complemented while a pair's other block comes before it
 };
 
 // The rows of one head of one sequence in a tensor, by position.
