@@ -28,8 +28,8 @@ enum class Kind : uint8_t {
 constexpr size_t kMaxPlans = 4096;
 // Products that are worth a timing: large ones of a shape that comes again. A classifier's last
 // block of masked rows has another number of rows in every batch; whole batches are multiples of
-// this. The limit bounds the time that a run spends on choices. Of a bf16 result about one element
-// in 10000 shows another order of its sum, so a large product shows it without fail.
+// this. The limit bounds the time that a run spends on choices. By estimate one bf16 sum in 10000
+// shows another order of its terms: the size makes sure that some do.
 constexpr double kLargeProduct = 1e10;
 constexpr int64_t kTimedRows = 64;
 constexpr int kMaxTimed = 128;
