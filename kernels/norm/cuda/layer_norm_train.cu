@@ -105,37 +105,66 @@ __global__ void __launch_bounds__(kWarpRow ? 32 * kRowWarps : kMaxThreads)
   }
 }
 
-// A block takes rows in turn and leaves its sums of dy xhat and of dy.
+// Of a row, what backward reads.
+template <int kPacks>
+struct BackwardRow {
+  uint4 x[kPacks], dy[kPacks], dx[kPacks];
+  float mean, rstd;
+};
+
+template <typename T, int kPacks>
+__device__ __forceinline__ void Fetch(const CudaLayerNormBackwardParams& p, int64_t row,
+                                      BackwardRow<kPacks>& to) {
+  to.mean = p.mean[row];
+  to.rstd = p.rstd[row];
+#pragma unroll
+  for (int k = 0; k < kPacks; ++k) {
+    const int column = (k * blockDim.x + threadIdx.x) * kPacked<T>;
+    if (column >= p.width) break;
+    const int64_t at = row * p.width + column;
+    to.x[k] = LoadRaw(static_cast<const T*>(p.x) + at);
+    to.dy[k] = LoadRaw(static_cast<const T*>(p.dy) + at);
+    to.dx[k] = LoadRaw(static_cast<const T*>(p.dx) + at);
+  }
+}
+
+// A block takes rows in turn and leaves its sums of dy xhat and of dy. While it works on a row, it
+// fetches the next one, where registers are enough.
 template <typename T, int kPacks>
 __global__ void __launch_bounds__(kMaxThreads, kResidentThreads<kPacks> / kMaxThreads)
     LayerNormBackwardKernel(const CudaLayerNormBackwardParams p, float* partials) {
   constexpr int kSize = kPacked<T>;
+  constexpr bool kFetchesAhead = kPacks <= 2;
   __shared__ float scratch[4][32];
   float dweight[kPacks][kSize] = {}, dbias[kPacks][kSize] = {};
   const float share = 1.0f / static_cast<float>(p.width);
+  const auto rows = static_cast<unsigned>(p.rows);  // below 2^31
   int turn = 0;
-  for (int64_t row = blockIdx.x; row < p.rows; row += gridDim.x, turn ^= 2) {
-    const int64_t base = row * p.width;
-    const float mean = p.mean[row], rstd = p.rstd[row];
-    float xhat[kPacks][kSize], g[kPacks][kSize], dx[kPacks][kSize];
+  BackwardRow<kPacks> own, next;
+  if (kFetchesAhead) Fetch<T>(p, blockIdx.x, next);
+  for (unsigned row = blockIdx.x; row < rows; row += gridDim.x, turn ^= 2) {
+    if constexpr (kFetchesAhead) {
+      own = next;
+      if (row + gridDim.x < rows) Fetch<T>(p, row + gridDim.x, next);
+    } else {
+      Fetch<T>(p, row, own);
+    }
     float sum = 0, product = 0;
 #pragma unroll
     for (int k = 0; k < kPacks; ++k) {
       const int column = (k * blockDim.x + threadIdx.x) * kSize;
       if (column >= p.width) break;
-      float weight[kSize];
-      LoadPacked(static_cast<const T*>(p.x) + base + column, xhat[k]);
-      LoadPacked(static_cast<const T*>(p.dy) + base + column, g[k]);
-      LoadPacked(static_cast<const T*>(p.dx) + base + column, dx[k]);
+      float x[kSize], dy[kSize], weight[kSize];
+      Unpack(own.x[k], x);
+      Unpack(own.dy[k], dy);
       LoadPacked(p.weight + column, weight);
 #pragma unroll
       for (int i = 0; i < kSize; ++i) {
-        xhat[k][i] = (xhat[k][i] - mean) * rstd;
-        dweight[k][i] += g[k][i] * xhat[k][i];
-        dbias[k][i] += g[k][i];
-        g[k][i] *= weight[i];
-        sum += g[k][i];
-        product += g[k][i] * xhat[k][i];
+        const float xhat = (x[i] - own.mean) * own.rstd, g = dy[i] * weight[i];
+        dweight[k][i] += dy[i] * xhat;
+        dbias[k][i] += dy[i];
+        sum += g;
+        product += g * xhat;
       }
     }
     sum = WarpSum(sum);
@@ -157,11 +186,17 @@ __global__ void __launch_bounds__(kMaxThreads, kResidentThreads<kPacks> / kMaxTh
     for (int k = 0; k < kPacks; ++k) {
       const int column = (k * blockDim.x + threadIdx.x) * kSize;
       if (column >= p.width) break;
+      float x[kSize], dy[kSize], dx[kSize], weight[kSize];
+      Unpack(own.x[k], x);
+      Unpack(own.dy[k], dy);
+      Unpack(own.dx[k], dx);
+      LoadPacked(p.weight + column, weight);
 #pragma unroll
       for (int i = 0; i < kSize; ++i) {
-        dx[k][i] += rstd * (g[k][i] - mean_g - xhat[k][i] * mean_product);
+        const float xhat = (x[i] - own.mean) * own.rstd, g = dy[i] * weight[i];
+        dx[i] += own.rstd * (g - mean_g - xhat * mean_product);
       }
-      StorePacked(static_cast<T*>(p.dx) + base + column, dx[k]);
+      StorePacked(static_cast<T*>(p.dx) + row * p.width + column, dx);
     }
   }
 #pragma unroll
