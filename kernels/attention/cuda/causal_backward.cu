@@ -194,7 +194,8 @@ struct alignas(4) KeptExchange {
 };
 
 // `row` is of the tile's first query, `column` of the warpgroup's first key, a multiple of 64. By
-// the whole warpgroup.
+// the whole warpgroup, which draws so many of a lane's 4 counters at once as it has registers for.
+template <int kAtOnce>
 __device__ __forceinline__ KeptOfKeyRows DecideOnKeyRows(const DropoutLaw& law, uint32_t row,
                                                          uint32_t column, int index,
                                                          KeptExchange& exchange) {
@@ -204,7 +205,7 @@ __device__ __forceinline__ KeptOfKeyRows DecideOnKeyRows(const DropoutLaw& law, 
   const uint32_t query = row + warp * 16 + lane % 4 * 2 + (odd ? 1 : 0);
   const uint32_t key = column + lane / 8 * 2;
   uint32_t drawn[4] = {};  // for each warp; bits 12 to 15 of the first key, 28 to 31 of the second
-#pragma unroll 1           // at once they would need too many registers
+#pragma unroll kAtOnce
   for (int n = 0; n < 4; ++n) {
     uint32_t words[4];
     DropoutDecisions(law, query + n / 2 * 8, key + n % 2 * 8, words);
@@ -293,8 +294,10 @@ __device__ __forceinline__ void KeyGradient(
   const auto draw = [&](int query, int index, KeptOfKeyRows& kept) {
     if constexpr (kDropout) {
       const auto token = static_cast<uint32_t>(sequence * p.length + query);
-      kept = DecideOnKeyRows(law, p.dropout.first_row + token,
-                             (p.first_head + head) * kHeadColumns + first, index, exchange);
+      kept = DecideOnKeyRows < kHeadDim == 64
+                 ? 4
+                 : 1 > (law, p.dropout.first_row + token,
+                        (p.first_head + head) * kHeadColumns + first, index, exchange);
     }
   };
   const auto meet = [&](int tile, auto has_previous) {
