@@ -26,16 +26,37 @@ __device__ __forceinline__ float4 Plus(float4 a, float4 b) {
   return make_float4(a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w);
 }
 
+// By the whole grid.
+__device__ __forceinline__ void FetchPlan(const PlanFetch& fetch) {
+  const auto* from = static_cast<const uint4*>(fetch.from);
+  const int64_t stride = int64_t{gridDim.x} * blockDim.x;
+  for (int64_t i = int64_t{blockIdx.x} * blockDim.x + threadIdx.x; i < fetch.bytes / 16;
+       i += stride) {
+    static_cast<uint4*>(fetch.to)[i] = __ldcv(from + i);
+  }
+}
+
 template <typename T, bool kVectors>
 __global__ __launch_bounds__(kMaxThreads) void EmbedKernel(
     const __grid_constant__ CudaEmbedParams p) {
-  ptx::StartNext();
+  __shared__ int32_t told[2];
   ptx::WaitForPrevious();
   const int64_t row = blockIdx.x;
   const int64_t width = p.width;
-  int64_t id = __ldcg(p.ids + row);
+  int32_t told_id = 0, told_position = 0;
+  if (threadIdx.x == 0) {  // the bus, if that is where they lie, is crossed once
+    told_id = __ldcg(p.ids + row);
+    told_position = __ldcg(p.positions + row);
+  }
+  if (p.fetch.from != nullptr) FetchPlan(p.fetch);
+  if (threadIdx.x == 0) {
+    told[0] = told_id;
+    told[1] = told_position;
+  }
+  __syncthreads();
+  int64_t id = told[0];
   if (id < 0) id = p.drawn != nullptr ? __ldcg(p.drawn - 1 - id) : -1;
-  const int32_t listed = __ldcg(p.positions + row);
+  const int32_t listed = told[1];
   const int64_t position = static_cast<int64_t>(listed) + p.position_offset;
   const int64_t word = id - p.vocabulary_begin;
   const bool real = listed >= 0;
@@ -58,6 +79,9 @@ __global__ __launch_bounds__(kMaxThreads) void EmbedKernel(
       x[i] = places != nullptr ? sum + Load1(places + i) : sum;
     }
   }
+  // Not earlier: the weights that the next kernel reads ahead would come before these few bytes.
+  __threadfence();
+  ptx::StartNext();
 }
 
 template <typename T>

@@ -4,8 +4,11 @@
 
 #include <gtest/gtest.h>
 
+#include <cstddef>
+#include <cstring>
 #include <vector>
 
+#include "common/cuda/pinned.h"
 #include "common/cuda/testing.h"
 #include "kernels/base/kernel_testing.h"
 
@@ -71,6 +74,51 @@ class EmbedGpuTest : public GpuTest {
     for (int64_t i = 0; i < width; ++i) EXPECT_EQ(got[ids.size() * width + i], 77.0f);
   }
 };
+
+// The plan of a step lies in pinned memory: the kernel takes ids and positions from there and
+// copies all of it to the device.
+TEST_F(EmbedGpuTest, FetchesAPlanFromPinnedMemory) {
+  constexpr int64_t kRows = 300, kWidth = 768, kWords = 40;
+  constexpr int64_t kBytes = 3 * kRows * sizeof(int32_t) + 16 * 1000;
+  auto pinned = PinnedBuffer<std::byte>::Create(kBytes);
+  ASSERT_TRUE(pinned.ok()) << pinned.status();
+  for (int64_t i = 0; i < kBytes; ++i) pinned->data()[i] = static_cast<std::byte>(i * 7 + i / 256);
+  auto* const ids = reinterpret_cast<int32_t*>(pinned->data());
+  int32_t* const positions = ids + kRows;
+  for (int32_t r = 0; r < kRows; ++r) {
+    ids[r] = r % 3 == 0 ? -1 - r % 2 : r * 11 % kWords;
+    positions[r] = r % 7 - 1;
+  }
+  const std::vector<int32_t> drawn = {5, 17};
+  const auto table = Convert<BFloat16>(RandomFloats(kWords * kWidth, 1));
+  const auto d_drawn = OnDevice(drawn);
+  const auto d_table = OnDevice(table);
+  const auto copy = OnDevice(std::vector<std::byte>(kBytes + 16));
+  const auto x = OnDevice(std::vector<float>(kRows * kWidth));
+  const absl::Status launched =
+      CudaEmbed({.rows = kRows,
+                 .width = kWidth,
+                 .ids = ids,
+                 .drawn = d_drawn.data(),
+                 .positions = positions,
+                 .table = d_table.data(),
+                 .vocabulary_rows = kWords,
+                 .x = x.data(),
+                 .fetch = {.from = pinned->data(), .to = copy.data(), .bytes = kBytes}},
+                stream_.get());
+  ASSERT_TRUE(launched.ok()) << launched;
+  const std::vector<float> got = FromDevice(x);
+  for (int64_t r = 0; r < kRows; ++r) {
+    const int64_t word = ids[r] < 0 ? drawn[-1 - ids[r]] : ids[r];
+    for (int64_t i = 0; i < kWidth; ++i) {
+      const float want = positions[r] < 0 ? 0.0f : ToFloat(table[word * kWidth + i]);
+      ASSERT_EQ(got[r * kWidth + i], want) << "row " << r << " element " << i;
+    }
+  }
+  const std::vector<std::byte> fetched = FromDevice(copy);
+  EXPECT_EQ(std::memcmp(fetched.data(), pinned->data(), kBytes), 0);
+  EXPECT_EQ(fetched[kBytes], std::byte{0});  // and nothing behind it
+}
 
 TEST_F(EmbedGpuTest, AddsTokenAndPositionRows) {
   for (int64_t width : {1, 7, 8, 12, 768, 2560, 7170}) {

@@ -7,7 +7,6 @@
 #include "kernels/sampling/cuda/sample.h"
 #include "model/forward/cuda/cuda_model.h"
 #include "model/forward/cuda/draw_layout.h"
-#include "model/forward/cuda/upload.h"
 
 namespace hanlin {
 namespace {
@@ -226,8 +225,8 @@ PassShape CudaGptModel::BucketShape(int32_t bucket) const {
 absl::StatusOr<CudaGraph> CudaGptModel::Capture(const PassShape& shape, Slot* slot) {
   ASSIGN_OR_RETURN(std::byte* const plan, PlanMemory(slot, 0, FixedBytes(shape)));
   return CudaGraph::Capture(stream_, [&]() -> absl::Status {
-    RETURN_IF_CUDA_ERROR(LaunchUpload(plan, plan_.data(), FixedBytes(shape), stream_.get()));
-    const CudaTransformer::Pass pass = OnDevice(shape, /*max_segment_tokens=*/1, true);
+    CudaTransformer::Pass pass = OnDevice(shape, /*max_segment_tokens=*/1, true);
+    pass.pinned_plan = plan;
     RETURN_IF_ERROR(transformer_->Layers(pass, stream_));
     RETURN_IF_ERROR(transformer_->Logits(pass, 0, shape.logit_rows, logits_.data(), stream_));
     return Sample(shape, pass.plan, *slot);

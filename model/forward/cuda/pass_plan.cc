@@ -35,6 +35,7 @@ bool HasPenalties(const SampleSlot& slot) {
 
 PassView ViewOf(std::byte* base, const PassShape& shape) {
   PassView view;
+  view.base = base;
   Cursor cursor(base);
   cursor.Take(shape.tokens, &view.ids);
   cursor.Take(shape.tokens, &view.positions);

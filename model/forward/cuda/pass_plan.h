@@ -40,6 +40,7 @@ struct PassShape {
 };
 
 struct PassView {
+  std::byte* base;            // of the buffer
   int32_t* ids;               // [tokens]; -1 - r: what row r of the step before drew
   int32_t* positions;         // [tokens]; -1: padding
   int32_t* context;           // [decode_rows]; -1: padding
