@@ -1,11 +1,13 @@
 // The PTX that the kernels use: barriers, copies into shared memory, clusters, registers of
-// warpgroups, programmatic dependent launch. Needs sm_90, but for the
-// last two functions, which do nothing before. A bulk copy wants 16-byte aligned
-// addresses and a multiple of 16 bytes.
+// warpgroups, programmatic dependent launch. Needs sm_90, but for
+// PrefetchToL2 and the last two functions, which do nothing before. A bulk copy wants 16-byte
+// aligned addresses and a multiple of 16 bytes.
 #ifndef HANLIN_KERNELS_BASE_CUDA_PTX_CUH_
 #define HANLIN_KERNELS_BASE_CUDA_PTX_CUH_
 
 #include <cstdint>
+
+#include "kernels/base/cuda/l2_prefetch.h"
 
 namespace hanlin::ptx {
 
@@ -63,6 +65,25 @@ __device__ __forceinline__ void BulkCopyStreaming(void* shared, const void* glob
       "}\n" ::"r"(SharedAddress(shared)),
       "l"(global), "r"(bytes), "r"(SharedAddress(barrier))
       : "memory");
+}
+
+// Brings this block's part, of `parts`, of what is wanted into L2: the beginning of its slice of
+// the data. By one warp.
+__device__ __forceinline__ void PrefetchToL2(const L2Prefetch& wanted, int64_t part,
+                                             int64_t parts) {
+#if __CUDA_ARCH__ >= 900
+  constexpr int64_t kUnit = 16, kPiece = 4096;
+  if (wanted.data == nullptr) return;
+  const int64_t units = wanted.bytes / kUnit;
+  const int64_t begin = units * part / parts * kUnit, end = units * (part + 1) / parts * kUnit;
+  const int64_t bytes = min(end - begin, wanted.ahead / parts / kUnit * kUnit);
+  for (int64_t at = threadIdx.x % 32 * kPiece; at < bytes; at += 32 * kPiece) {
+    asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;\n" ::"l"(
+                     static_cast<const uint8_t*>(wanted.data) + begin + at),
+                 "r"(static_cast<uint32_t>(min(kPiece, bytes - at)))
+                 : "memory");
+  }
+#endif
 }
 
 // Address of `shared` of this block in the block `rank` of its cluster.

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "kernels/base/cuda/l2_prefetch.h"
 #include "kernels/base/cuda/linear_epilogue.h"
 #include "kernels/base/types.h"
 
@@ -23,6 +24,7 @@ struct GemmParams {
   const BFloat16* bias_bf16 = nullptr;
   LinearEpilogue epilogue = LinearEpilogue::kNone;
   void* y = nullptr;  // [m, n], dense
+  L2Prefetch next;    // ignored by cublasLt
 };
 
 }  // namespace hanlin

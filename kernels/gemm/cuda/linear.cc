@@ -72,7 +72,8 @@ absl::Status CudaLinear::Run(const GemmParams& params, const CudaStream& stream)
                    .x = params.x,
                    .bias = params.bias,
                    .epilogue = params.epilogue,
-                   .y = params.y},
+                   .y = params.y,
+                   .next = params.next},
                   plan, stream.get());
     }
     case LinearPath::kSkinny: {

@@ -93,6 +93,7 @@ absl::Status SkinnyGemm(const GemmParams& params, const SkinnyPlan& plan, cudaSt
   arguments.epilogue = params.epilogue;
   arguments.bias = params.bias;
   arguments.y = params.y;
+  arguments.next = params.next;
   return CudaStatus(LaunchSkinny(arguments, plan.columns, stream), "launch of the skinny product");
 }
 

@@ -297,6 +297,8 @@ __global__ __launch_bounds__(kThreads,
   if (!multiplies) {
     CopyTiles<kColumns>(a, share, ring, barriers);
     __syncwarp();
+    const int64_t block = blockIdx.x + int64_t{gridDim.x} * (blockIdx.y + gridDim.y * blockIdx.z);
+    ptx::PrefetchToL2(a.next, block, int64_t{gridDim.x} * gridDim.y * gridDim.z);
   } else {
     ptx::WaitForPrevious();  // every thread reads or writes y
   }

@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/base/cuda/l2_prefetch.h"
 #include "kernels/base/cuda/linear_epilogue.h"
 
 #ifdef __CUDACC__
@@ -44,6 +45,7 @@ struct SkinnyArguments {
   LinearEpilogue epilogue;
   const float* bias;
   void* y;
+  L2Prefetch next;
 };
 
 cudaError_t LaunchSkinny(const SkinnyArguments& arguments, int columns, cudaStream_t stream);

@@ -32,20 +32,24 @@ __device__ __forceinline__ float WarpSum(float value) {
 __device__ __forceinline__ float Low(uint32_t pair) { return __uint_as_float(pair << 16); }
 __device__ __forceinline__ float High(uint32_t pair) { return __uint_as_float(pair & 0xffff0000u); }
 
-// Sums over the block, all rows with one barrier; `scratch` must not be in use.
+// Sums of two numbers a row over the block, with one barrier; `scratch` must not be in use.
 template <int kBatch>
-__device__ __forceinline__ void BlockSums(float (&values)[kBatch], float (*scratch)[kWarps]) {
+__device__ __forceinline__ void BlockSums(float (&a)[kBatch], float (&b)[kBatch],
+                                          float2 (*scratch)[kWarps]) {
 #pragma unroll
-  for (int b = 0; b < kBatch; ++b) {
-    const float sum = WarpSum(values[b]);
-    if (threadIdx.x % 32 == 0) scratch[b][threadIdx.x / 32] = sum;
+  for (int row = 0; row < kBatch; ++row) {
+    const float2 sums = {WarpSum(a[row]), WarpSum(b[row])};
+    if (threadIdx.x % 32 == 0) scratch[row][threadIdx.x / 32] = sums;
   }
   __syncthreads();
 #pragma unroll
-  for (int b = 0; b < kBatch; ++b) {
-    values[b] = 0.0f;
+  for (int row = 0; row < kBatch; ++row) {
+    a[row] = b[row] = 0.0f;
 #pragma unroll
-    for (int i = 0; i < kWarps; ++i) values[b] += scratch[b][i];
+    for (int i = 0; i < kWarps; ++i) {
+      a[row] += scratch[row][i].x;
+      b[row] += scratch[row][i].y;
+    }
   }
 }
 
@@ -57,10 +61,11 @@ __device__ __forceinline__ uint2 Normalized(float4 v, float mean, float scale, f
   return {*reinterpret_cast<const uint32_t*>(&low), *reinterpret_cast<const uint32_t*>(&high)};
 }
 
-__device__ __forceinline__ float Sum(float4 v) { return (v.x + v.y) + (v.z + v.w); }
-__device__ __forceinline__ float SquaredDistance(float4 v, float mean) {
-  const float a = v.x - mean, b = v.y - mean, c = v.z - mean, d = v.w - mean;
-  return (a * a + b * b) + (c * c + d * d);
+// Adds the distances of four values from `origin`, and their squares.
+__device__ __forceinline__ void AddDistances(float4 v, float origin, float* sum, float* squares) {
+  const float a = v.x - origin, b = v.y - origin, c = v.z - origin, d = v.w - origin;
+  *sum += (a + b) + (c + d);
+  *squares += (a * a + b * b) + (c * c + d * d);
 }
 
 // The norm's parameters, fetched ahead of the wait.
@@ -80,11 +85,14 @@ __device__ __forceinline__ void FetchNorm(const GemvParams& p, NormRegisters& no
   }
 }
 
-// LayerNorm of every row into xs: mean, then squared distances. Rows of up to kNormVectors vectors
-// a thread stay in registers and take `norm`; wider ones (kReread) are read three times, from L2.
+// LayerNorm of every row into xs, in one pass with one barrier: the variance comes from squared
+// distances from the row's first element. That element is at most sqrt(k) deviations from the mean,
+// so at most a factor of k is lost of fp32's precision, which leaves far more than bf16 stores.
+// Rows of up to kNormVectors vectors a thread stay in registers and take `norm`; wider ones
+// (kReread) are read twice, from L2.
 template <int kBatch, bool kReread>
 __device__ __forceinline__ void NormRows(const GemvParams& p, const NormRegisters& norm,
-                                         float (*scratch)[kBatch][kWarps], __nv_bfloat16* xs) {
+                                         float2 (*scratch)[kWarps], __nv_bfloat16* xs) {
   const int vectors = static_cast<int>(p.k / 4);
   const auto* x = static_cast<const float4*>(p.x);
   float4 v[kReread ? 1 : kBatch][kNormVectors];
@@ -100,9 +108,11 @@ __device__ __forceinline__ void NormRows(const GemvParams& p, const NormRegister
       }
     }
   };
-  if (!kReread) {
+  float origin[kBatch];
 #pragma unroll
-    for (int b = 0; b < kBatch; ++b) {
+  for (int b = 0; b < kBatch; ++b) {
+    origin[b] = __ldcg(static_cast<const float*>(p.x) + b * p.k);
+    if (!kReread) {
 #pragma unroll
       for (int j = 0; j < kNormVectors; ++j) {
         const int i = threadIdx.x + j * kThreads;
@@ -110,26 +120,22 @@ __device__ __forceinline__ void NormRows(const GemvParams& p, const NormRegister
       }
     }
   }
-  float mean[kBatch] = {};
+  float sum[kBatch] = {}, squares[kBatch] = {};
 #pragma unroll
   for (int b = 0; b < kBatch; ++b) {
-    visit(b, [&](int, int, float4 value) { mean[b] += Sum(value); });
+    visit(b, [&](int, int, float4 value) { AddDistances(value, origin[b], &sum[b], &squares[b]); });
   }
-  BlockSums(mean, scratch[0]);
-  float scale[kBatch] = {};
+  BlockSums(sum, squares, scratch);
 #pragma unroll
   for (int b = 0; b < kBatch; ++b) {
-    mean[b] /= p.k;
-    visit(b, [&](int, int, float4 value) { scale[b] += SquaredDistance(value, mean[b]); });
-  }
-  BlockSums(scale, scratch[1]);
-#pragma unroll
-  for (int b = 0; b < kBatch; ++b) {
-    scale[b] = rsqrtf(scale[b] / p.k + p.epsilon);
+    const float distance = sum[b] / p.k;  // of the mean from the origin
+    const float mean = origin[b] + distance;
+    const float variance = fmaxf(squares[b] / p.k - distance * distance, 0.0f);
+    const float scale = rsqrtf(variance + p.epsilon);
     visit(b, [&](int j, int i, float4 value) {
       const float4 g = kReread ? reinterpret_cast<const float4*>(p.norm_weight)[i] : norm.weight[j];
       const float4 c = kReread ? reinterpret_cast<const float4*>(p.norm_bias)[i] : norm.bias[j];
-      reinterpret_cast<uint2*>(xs + b * p.k)[i] = Normalized(value, mean[b], scale[b], g, c);
+      reinterpret_cast<uint2*>(xs + b * p.k)[i] = Normalized(value, mean, scale, g, c);
     });
   }
 }
@@ -160,7 +166,7 @@ __global__ __launch_bounds__(kThreads) void GemvKernel(const __grid_constant__ G
                                                        int chunk) {
   extern __shared__ __align__(128) uint8_t shared[];
   __shared__ uint64_t barriers[kWarps][kSlots];
-  __shared__ float scratch[2][kBatch][kWarps];
+  __shared__ float2 scratch[kBatch][kWarps];
   const int k = static_cast<int>(p.k);
   const int warp = threadIdx.x / 32;
   const bool leads = threadIdx.x % 32 == 0;
@@ -191,6 +197,7 @@ __global__ __launch_bounds__(kThreads) void GemvKernel(const __grid_constant__ G
   }
   __syncwarp();
   ptx::StartNext();
+  if (warp == 0) ptx::PrefetchToL2(p.next, blockIdx.x, gridDim.x);
   NormRegisters norm;
   if (kPrologue == Prologue::kNormInRegisters) FetchNorm(p, norm);
   // The first output of a thread has its operands here early; later ones fetch theirs at the end.

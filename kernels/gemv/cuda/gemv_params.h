@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/base/cuda/l2_prefetch.h"
 #include "kernels/base/cuda/linear_epilogue.h"
 #include "kernels/base/types.h"
 
@@ -33,6 +34,7 @@ struct GemvParams {
   const float* bias = nullptr;  // [n] or null; constant
   LinearEpilogue epilogue = LinearEpilogue::kNone;
   void* y = nullptr;  // [batch, n], dense
+  L2Prefetch next;    // once the first copies of W are under way
 };
 
 // How a product is laid out on the device; PlanGemv chooses it.

@@ -100,17 +100,33 @@ __global__ __launch_bounds__(kMaxThreads) void NormInRegisters(
     }
   }
   ptx::WaitForPrevious();
+  const auto load = [&](int64_t source, float4(&x)[kVectors]) {
+#pragma unroll
+    for (int j = 0; j < kVectors; ++j) {
+      const int i = threadIdx.x + j * blockDim.x;
+      x[j] = i < vectors && source >= 0
+                 ? Load4(p.x, ComputeType::kFloat32, source * p.width + 4 * i)
+                 : Zero4();
+    }
+  };
+  int64_t next_source = SourceOf(p, blockIdx.x);
+  float4 next_x[kVectors];
+  load(next_source, next_x);
   for (int64_t row = blockIdx.x; row < p.rows; row += gridDim.x) {
-    const int64_t source = SourceOf(p, row);
+    const int64_t source = next_source;
     float4 v[kVectors];
+#pragma unroll
+    for (int j = 0; j < kVectors; ++j) v[j] = next_x[j];
+    if (row + gridDim.x < p.rows) {  // under way while this row is added up
+      next_source = SourceOf(p, row + gridDim.x);
+      load(next_source, next_x);
+    }
     float sum = 0.0f;
 #pragma unroll
     for (int j = 0; j < kVectors; ++j) {
       const int i = threadIdx.x + j * blockDim.x;
-      v[j] = Zero4();
       if (i < vectors && source >= 0) {
         const int64_t at = source * p.width + 4 * i;
-        v[j] = Load4(p.x, ComputeType::kFloat32, at);
         if (p.delta != nullptr) {
           v[j] = Plus(v[j], Plus(Load4(p.delta, p.delta_type, at), delta_bias[j]));
           *reinterpret_cast<float4*>(p.x + at) = v[j];

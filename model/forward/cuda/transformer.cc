@@ -14,6 +14,10 @@ namespace hanlin {
 namespace {
 
 constexpr uint64_t kAlignment = 256;
+// Bytes of the MLP's first matrix that the product before it brings into L2 while attention and the
+// norm leave memory idle. Measured on an H100, 2.7B: 1 % of a step; twice as much costs it again.
+constexpr int64_t kAheadOfGemv = 8'000'000;
+constexpr int64_t kAheadOfSkinny = 12'000'000;
 // On Hopper smaller products go to kernels of our own.
 constexpr int64_t kFirstPreparedRows = 192;
 
@@ -94,6 +98,12 @@ absl::StatusOr<std::unique_ptr<CudaTransformer>> CudaTransformer::Create(const O
   return made;
 }
 
+L2Prefetch CudaTransformer::Ahead(const CudaMatrix& weight, int64_t rows) const {
+  return {.data = weight.data,
+          .bytes = static_cast<int64_t>(weight.n * weight.k * SizeOf(options_.type)) / 16 * 16,
+          .ahead = rows <= kGemvMaxBatch ? kAheadOfGemv : kAheadOfSkinny};
+}
+
 GemmParams CudaTransformer::Product(int64_t rows, const CudaMatrix& weight, const CudaVector& bias,
                                     LinearEpilogue epilogue, const void* x, void* y) const {
   return {.m = rows,
@@ -149,19 +159,26 @@ absl::Status CudaTransformer::PackBlocks(const CudaStream& stream) {
 
 absl::Status CudaTransformer::Embed(const Pass& pass, const CudaStream& stream) {
   const CudaMatrix& table = options_.weights->word_embedding;
+  PassView plan = pass.plan;
+  PlanFetch fetch;
+  if (pass.pinned_plan != nullptr) {
+    plan = ViewOf(pass.pinned_plan, pass.shape);
+    fetch = {pass.pinned_plan, pass.plan.base, static_cast<int64_t>(FixedBytes(pass.shape))};
+  }
   return CudaEmbed(
       {.rows = pass.shape.tokens,
        .width = options_.config.hidden_size,
-       .ids = pass.plan.ids,
+       .ids = plan.ids,
        .drawn = pass.drawn,
-       .positions = pass.plan.positions,
+       .positions = plan.positions,
        .table = table.data,
        .table_type = options_.type,
        .vocabulary_begin = rank() * table.n,
        .vocabulary_rows = table.n,
        .position_table = rank() == 0 ? options_.weights->position_embedding.data : nullptr,
        .num_positions = options_.config.max_positions,
-       .x = x_},
+       .x = x_,
+       .fetch = fetch},
       stream.get());
 }
 
@@ -212,10 +229,11 @@ absl::Status CudaTransformer::Layers(const Pass& pass, const CudaStream& stream)
       rows = pass.shape.logit_rows;
       if (rows == 0) return absl::OkStatus();
     }
-    RETURN_IF_ERROR(RowParallel(rows, w.attention_out, w.attention_bias, attention, stream));
+    RETURN_IF_ERROR(RowParallel(rows, w.attention_out, w.attention_bias, attention,
+                                Ahead(w.mlp_up, rows), stream));
     RETURN_IF_ERROR(NormLinear(rows, w.ln2_weight, w.ln2_bias, nullptr, w.mlp_up, w.mlp_up_bias,
                                gelu, mlp_, stream));
-    RETURN_IF_ERROR(RowParallel(rows, w.mlp_down, w.mlp_down_bias, mlp_, stream));
+    RETURN_IF_ERROR(RowParallel(rows, w.mlp_down, w.mlp_down_bias, mlp_, {}, stream));
   }
   return absl::OkStatus();
 }
@@ -340,10 +358,11 @@ absl::Status CudaTransformer::NormLinear(int64_t rows, const CudaVector& norm_we
 
 absl::Status CudaTransformer::RowParallel(int64_t rows, const CudaMatrix& weight,
                                           const CudaVector& bias, const void* in,
-                                          const CudaStream& stream) {
+                                          const L2Prefetch& next, const CudaStream& stream) {
   if (options_.communicator == nullptr) {
-    return linear_->Run(Product(rows, weight, bias, LinearEpilogue::kResidual, in, residual_),
-                        stream);
+    GemmParams product = Product(rows, weight, bias, LinearEpilogue::kResidual, in, residual_);
+    product.next = next;
+    return linear_->Run(product, stream);
   }
   RETURN_IF_ERROR(
       linear_->Run(Product(rows, weight, {}, LinearEpilogue::kFloat32, in, delta_), stream));
