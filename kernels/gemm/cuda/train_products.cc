@@ -15,15 +15,7 @@
 namespace hanlin {
 namespace {
 
-enum class Kind : uint8_t {
-  kForward,
-  kForwardBias,
-  kForwardGelu,
-  kInput,
-  kInputGelu,
-  kWeight,
-  kWeightBias
-};
+enum class Kind : uint8_t { kForward, kForwardBias, kForwardGelu, kInput, kInputGelu, kWeight };
 
 constexpr size_t kMaxPlans = 4096;
 // Products that are worth a timing: large ones of a shape that comes again. A classifier's last
@@ -41,7 +33,7 @@ using Key = std::tuple<Kind, ComputeType, int64_t, int64_t, int64_t, uint32_t>;
 struct Operands {
   const void* a;
   const void* b;
-  const void* bias;  // kWeightBias: written
+  const void* bias;
   void* d;
   const void* aux = nullptr;  // kForwardGelu: written
 };
@@ -84,8 +76,6 @@ CublasLtBytes BytesOf(Kind kind, const CudaTrainProducts::Shape& shape) {
       return {.a = weight * typed, .b = y, .d = x, .aux = x};
     case Kind::kWeight:
       return {.a = x, .b = y, .d = weight * sizeof(float)};
-    case Kind::kWeightBias:
-      return {.a = x, .b = y, .d = weight * sizeof(float), .bias = bias};
   }
   return {};
 }
@@ -121,17 +111,17 @@ absl::StatusOr<std::unique_ptr<CublasLtPlan>> CudaTrainProducts::Impl::Describe(
   const auto epilogue = [&](cublasLtEpilogue_t value) {
     return plan->Set(CUBLASLT_MATMUL_DESC_EPILOGUE, value);
   };
-  const auto bias = [&](cublasLtEpilogue_t value, cudaDataType_t bias_type) -> absl::Status {
+  const auto bias = [&](cublasLtEpilogue_t value) -> absl::Status {
     RETURN_IF_ERROR(epilogue(value));
-    return plan->Set(CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, bias_type);
+    return plan->Set(CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, type);
   };
   switch (kind) {
     case Kind::kForward:
     case Kind::kForwardBias:
     case Kind::kForwardGelu:
-      if (kind == Kind::kForwardBias) RETURN_IF_ERROR(bias(CUBLASLT_EPILOGUE_BIAS, type));
+      if (kind == Kind::kForwardBias) RETURN_IF_ERROR(bias(CUBLASLT_EPILOGUE_BIAS));
       if (kind == Kind::kForwardGelu) {
-        RETURN_IF_ERROR(bias(CUBLASLT_EPILOGUE_GELU_AUX_BIAS, type));
+        RETURN_IF_ERROR(bias(CUBLASLT_EPILOGUE_GELU_AUX_BIAS));
         RETURN_IF_ERROR(plan->Set(CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, shape.outputs));
       }
       RETURN_IF_ERROR(plan->Set(CUBLASLT_MATMUL_DESC_TRANSA, transposed));
@@ -150,8 +140,6 @@ absl::StatusOr<std::unique_ptr<CublasLtPlan>> CudaTrainProducts::Impl::Describe(
       RETURN_IF_ERROR(plan->MakeLayout(&plan->d, type, shape.inputs, shape.rows));
       break;
     case Kind::kWeight:
-    case Kind::kWeightBias:
-      if (kind == Kind::kWeightBias) RETURN_IF_ERROR(bias(CUBLASLT_EPILOGUE_BGRADB, CUDA_R_32F));
       RETURN_IF_ERROR(plan->Set(CUBLASLT_MATMUL_DESC_TRANSB, transposed));
       RETURN_IF_ERROR(plan->MakeLayout(&plan->a, type, shape.inputs, shape.rows));
       RETURN_IF_ERROR(plan->MakeLayout(&plan->b, type, shape.outputs, shape.rows));
@@ -254,11 +242,6 @@ absl::Status CudaTrainProducts::InputGelu(const Shape& shape, const void* dy, co
                                           const void* up, void* dx, const CudaStream& stream) {
   RETURN_IF_ERROR(CheckGelu(shape));
   return impl_->Run(Kind::kInputGelu, shape, {weight, dy, nullptr, dx, up}, 0, stream);
-}
-
-absl::Status CudaTrainProducts::WeightBias(const Shape& shape, const void* dy, const void* x,
-                                           float* dweight, float* dbias, const CudaStream& stream) {
-  return impl_->Run(Kind::kWeightBias, shape, {x, dy, dbias, dweight}, 0, stream);
 }
 
 const EqualBitsChoice& CudaTrainProducts::last_choice() const { return impl_->last_choice; }

@@ -57,9 +57,6 @@ class CudaTrainProducts {
   // dx = (dy W) gelu'(up), rounded once; up [rows, inputs].
   absl::Status InputGelu(const Shape& shape, const void* dy, const void* weight, const void* up,
                          void* dx, const CudaStream& stream);
-  // Weight with dbias = the column sums of dy, both overwritten; dbias [outputs] in fp32.
-  absl::Status WeightBias(const Shape& shape, const void* dy, const void* x, float* dweight,
-                          float* dbias, const CudaStream& stream);
 
   // How the algorithm of the last product was chosen, for benchmarks.
   const EqualBitsChoice& last_choice() const;
