@@ -90,6 +90,8 @@ class CudaTrainModel : public TrainModel {
                             std::byte* product);
   CudaCausalAttentionParams AttentionParams(const Pass& pass, int layer,
                                             const CudaLayerActivations& a) const;
+  // up = LN2(x) Wu^T + bu and its GELU.
+  absl::Status UpForward(const Pass& pass, int layer, const CudaLayerActivations& a);
   absl::Status GeluForward(const Pass& pass, const CudaLayerActivations& a);
   // A LayerNorm: of which layer, from what, to what.
   struct Norm {

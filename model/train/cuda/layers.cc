@@ -2,6 +2,7 @@
 // beginning of the next are one kernel.
 #include <cmath>
 
+#include "absl/status/status.h"
 #include "kernels/attention/cuda/causal_attention.h"
 #include "kernels/elementwise/cuda/elementwise.h"
 #include "kernels/embed/cuda/embed_train.h"
@@ -91,6 +92,23 @@ absl::Status CudaTrainModel::GeluForward(const Pass& pass, const CudaLayerActiva
                   stream_.get());
 }
 
+absl::Status CudaTrainModel::UpForward(const Pass& pass, int layer, const CudaLayerActivations& a) {
+  const TensorId up = {R::kMlpUpWeight, layer};
+  const void* const bias = parameters_.Bias({R::kMlpUpBias, layer});
+  // The epilogue takes GELU of the sum before it is rounded, which selective recomputation does not
+  // have any more: there both passes use the kernel.
+  if (config_.gelu != GeluKind::kErf && type_ == ComputeType::kBFloat16 &&
+      options_.recompute != Recompute::kSelective) {
+    const TensorShape shape = layout_.Of(up).shape;
+    const absl::Status fused =
+        products_->ForwardGelu({type_, pass.tokens, shape.rows, shape.cols}, a.ln2,
+                               parameters_.Matrix(up), bias, a.up, a.act, stream_);
+    if (!absl::IsUnimplemented(fused)) return fused;
+  }
+  RETURN_IF_ERROR(Linear(pass.tokens, a.ln2, up, bias, a.up));
+  return GeluForward(pass, a);
+}
+
 absl::Status CudaTrainModel::LayerForward(const Pass& pass, int layer,
                                           const CudaLayerActivations& a, std::byte* product) {
   std::byte* const attended = activations_.hidden[1];
@@ -101,9 +119,7 @@ absl::Status CudaTrainModel::LayerForward(const Pass& pass, int layer,
   RETURN_IF_ERROR(AllReduce(pass.tokens, attended));
   const Addition addition = {attended, {R::kAttnOutBias, layer}, AttentionOutSite(layer), a.x};
   RETURN_IF_ERROR(NormForward(pass, Norm2(layer, a), &addition));
-  RETURN_IF_ERROR(Linear(pass.tokens, a.ln2, {R::kMlpUpWeight, layer},
-                         parameters_.Bias({R::kMlpUpBias, layer}), a.up));
-  RETURN_IF_ERROR(GeluForward(pass, a));
+  RETURN_IF_ERROR(UpForward(pass, layer, a));
   if (product == nullptr) return absl::OkStatus();
   RETURN_IF_ERROR(Linear(pass.tokens, a.act, {R::kMlpDownWeight, layer}, nullptr, product));
   return AllReduce(pass.tokens, product);
