@@ -81,6 +81,25 @@ absl::Status NameGroups(const absl::Status& status, const Ranks& ranks) {
                   fmt::format("rank {}, {}", ranks.environment.rank, DescribeGroup(ranks, tensor)));
 }
 
+// Ends the groups of a rank that failed. Before the trainer ends: the model may have a sum under
+// way in which another rank waits.
+absl::Status Fail(const absl::Status& status, const Ranks& ranks) {
+  const absl::Status named = NameGroups(status, ranks);
+  ranks.tensor->Abort(Message(named));
+  ranks.data->Abort(Message(named));
+  return named;
+}
+
+// `console` is null on a rank that does not write.
+absl::StatusOr<RunSummary> RunLogged(Trainer& trainer, const TrainConfig& config,
+                                     Console* console) {
+  if (console == nullptr) return trainer.Run();
+  ASSIGN_OR_RETURN(const auto log, RunLog::Create(config.output, config.log.tensorboard));
+  console->set_log(log.get());
+  const auto forget = absl::MakeCleanup([console] { console->set_log(nullptr); });
+  return trainer.Run();
+}
+
 absl::StatusOr<RunSummary> RunRank(const TrainConfig& config, const Ranks& ranks) {
   const bool writes = ranks.environment.rank == 0;
   const int threads = config.compute.threads > 0
@@ -93,14 +112,11 @@ absl::StatusOr<RunSummary> RunRank(const TrainConfig& config, const Ranks& ranks
   options.stop_requested = [] { return stop_signals > 0; };
   Console console;
   if (writes) options.observer = &console;
-  ASSIGN_OR_RETURN(const auto trainer, Trainer::Create(options, pool));
-  if (writes) {
-    ASSIGN_OR_RETURN(const auto log, RunLog::Create(config.output, config.log.tensorboard));
-    console.set_log(log.get());
-    const auto forget = absl::MakeCleanup([&console] { console.set_log(nullptr); });
-    return trainer->Run();
-  }
-  return trainer->Run();
+  const auto trainer = Trainer::Create(options, pool);
+  if (!trainer.ok()) return Fail(trainer.status(), ranks);
+  auto summary = RunLogged(**trainer, config, writes ? &console : nullptr);
+  if (!summary.ok()) return Fail(summary.status(), ranks);
+  return summary;
 }
 
 absl::Status Train(const TrainFlags& flags) {
@@ -110,14 +126,8 @@ absl::Status Train(const TrainFlags& flags) {
                    JoinRanks(environment, static_cast<int>(config.parallel.tensor),
                              Describe(config), absl::Seconds(config.parallel.timeout)));
   CatchSignals();
-  const auto summary = RunRank(config, ranks);
-  if (!summary.ok()) {
-    const absl::Status named = NameGroups(summary.status(), ranks);
-    ranks.tensor->Abort(Message(named));
-    ranks.data->Abort(Message(named));
-    return named;
-  }
-  if (environment.rank == 0) PrintSummary(flags, config, *summary);
+  ASSIGN_OR_RETURN(const RunSummary summary, RunRank(config, ranks));
+  if (environment.rank == 0) PrintSummary(flags, config, summary);
   return absl::OkStatus();
 }
 

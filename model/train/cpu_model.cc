@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "common/status/status.h"
 #include "kernels/elementwise/cpu/elementwise.h"
@@ -26,7 +27,8 @@ CpuTrainModel::CpuTrainModel(const TrainModelOptions& options, ThreadPool& pool)
       layout_(options_.config, tp_size()),
       activations_(options_.config, tp_size(), options_.recompute),
       parameters_(layout_.size()),
-      gradients_(layout_.size()) {
+      gradients_(layout_.size()),
+      sum_(options_.data) {
   const Range owned = OwnedRange();
   moment1_.resize(owned.end - owned.begin);
   moment2_.resize(owned.end - owned.begin);
@@ -237,13 +239,16 @@ absl::Status CpuTrainModel::Evaluate(const TrainBatch& batch, bool all, std::spa
 absl::Status CpuTrainModel::ForwardBackward(const TrainBatch& batch, uint32_t step,
                                             std::span<float> losses) {
   RETURN_IF_ERROR(CheckBatch(config_, batch));
-  const Pass pass = {&batch, batch.sequences * batch.length, true, step};
+  if (reduced_ > 0) return Internal("a micro-batch after the last one, want ReduceGradients");
+  const Pass pass = {&batch, batch.sequences * batch.length, true, step,
+                     std::exchange(reduce_in_next_, false)};
   RETURN_IF_ERROR(Forward(pass));
   float* const dx = activations_.hidden(2);
   std::fill_n(dx, pass.tokens * config_.hidden_size, 0.0f);
   RETURN_IF_ERROR(Classify(pass, false, losses, dx));
   for (int layer = config_.num_layers - 1; layer >= 0; --layer) {
     RETURN_IF_ERROR(LayerBackward(pass, layer, dx));
+    if (pass.reduces) RETURN_IF_ERROR(ReduceNextStretch());
   }
   const DropoutParams dropout = Dropout(pass, options_.dropout.embedding, kEmbeddingSite);
   if (dropout.rate > 0) {
@@ -251,7 +256,7 @@ absl::Status CpuTrainModel::ForwardBackward(const TrainBatch& batch, uint32_t st
   }
   EmbedBackward(EmbedParams(pass), dx, Gradient(TensorRole::kWordEmbedding),
                 Gradient(TensorRole::kPositionEmbedding), pool_);
-  return absl::OkStatus();
+  return pass.reduces ? ReduceNextStretch() : absl::OkStatus();
 }
 
 }  // namespace hanlin

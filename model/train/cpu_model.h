@@ -12,6 +12,7 @@
 
 #include "kernels/attention/cpu/causal_attention.h"
 #include "kernels/embed/cpu/embed_train.h"
+#include "model/train/background_sum.h"
 #include "model/train/cpu_activations.h"
 #include "model/train/train_model.h"
 
@@ -29,6 +30,7 @@ class CpuTrainModel : public TrainModel {
                       std::span<float> logits) override;
   absl::Status ForwardBackward(const TrainBatch& batch, uint32_t step,
                                std::span<float> losses) override;
+  void ReduceInNextBackward() override { reduce_in_next_ = true; }
   absl::Status ReduceGradients() override;
   absl::StatusOr<double> GradientNorm() override;
   absl::Status Update(double learning_rate, float gradient_scale, int64_t step) override;
@@ -44,6 +46,7 @@ class CpuTrainModel : public TrainModel {
     int64_t tokens;
     bool training;  // dropout, and a backward pass follows
     uint32_t step;
+    bool reduces = false;  // see ReduceInNextBackward
   };
   // An output of a linear layer or LayerNorm: its weight and bias.
   const float* Weight(TensorRole role, int layer = 0) const;
@@ -76,6 +79,9 @@ class CpuTrainModel : public TrainModel {
   void LinearBackward(int64_t rows, const float* dy, const float* x, TensorRole weight, int layer,
                       float* dx);
 
+  // cpu_optimizer.cc: the next stretch's gradient is final on this rank; its sum begins.
+  absl::Status ReduceNextStretch();
+
   // cpu_classifier.cc: bytes of the output layer's buffers, whatever the batch.
   int64_t ClassifierBytes() const;
   // Losses of the chosen positions, and with `dx` the gradient of the final
@@ -92,6 +98,9 @@ class CpuTrainModel : public TrainModel {
   std::vector<float> parameters_, gradients_;
   std::vector<float> moment1_, moment2_;  // of OwnedRange
   std::vector<float> logits_, selected_, dselected_;
+  bool reduce_in_next_ = false;
+  int reduced_ = 0;    // stretches handed to sum_ since the last ReduceGradients
+  BackgroundSum sum_;  // ends before the array it works on
 };
 
 }  // namespace hanlin

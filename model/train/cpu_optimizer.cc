@@ -16,13 +16,20 @@ TrainModel::Range CpuTrainModel::OwnedRange() const {
   return {layout_.PartBegin(dp_rank(), dp_size()), layout_.PartBegin(dp_rank() + 1, dp_size())};
 }
 
-absl::Status CpuTrainModel::ReduceGradients() {
+absl::Status CpuTrainModel::ReduceNextStretch() {
+  const ParameterRange stretch = layout_.Stretch(reduced_++);
   for (size_t i = 0; i < options_.frozen.size(); ++i) {
     const ParameterSlot& slot = layout_.slots()[i];
-    if (options_.frozen[i]) std::fill_n(gradients_.data() + slot.offset, slot.shape.size(), 0.0f);
+    if (!options_.frozen[i] || slot.offset < stretch.begin || slot.offset >= stretch.end) continue;
+    std::fill_n(gradients_.data() + slot.offset, slot.shape.size(), 0.0f);
   }
-  if (dp_size() == 1) return absl::OkStatus();
-  return options_.data->AllReduceSum(gradients_);
+  return sum_.Add(std::span(gradients_).subspan(stretch.begin, stretch.end - stretch.begin));
+}
+
+absl::Status CpuTrainModel::ReduceGradients() {
+  while (reduced_ < layout_.num_stretches()) RETURN_IF_ERROR(ReduceNextStretch());
+  reduced_ = 0;
+  return sum_.Wait();
 }
 
 absl::StatusOr<double> CpuTrainModel::GradientNorm() {

@@ -49,6 +49,12 @@ const ParameterSlot& ParameterLayout::Of(TensorId id) const {
   return slots_[TensorIndex(config_, id)];
 }
 
+ParameterRange ParameterLayout::Stretch(int index) const {
+  const auto layer_begin = [&](int layer) { return Of({TensorRole::kLn1Weight, layer}).offset; };
+  const int layer = config_.num_layers - 1 - index;
+  return {layer < 0 ? 0 : layer_begin(layer), index == 0 ? size_ : layer_begin(layer + 1)};
+}
+
 void PlaceSlice(const ModelConfig& config, TensorRole role, int tp_rank, int tp_size,
                 const float* slice, float* full) {
   ForRuns(config, role, tp_rank, tp_size, [&](int64_t to, int64_t from, int64_t count) {

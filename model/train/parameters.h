@@ -21,6 +21,12 @@ struct ParameterSlot {
   bool sharded = false;  // false: every tensor-parallel rank holds all of it
 };
 
+// Elements [begin, end) of the flat array.
+struct ParameterRange {
+  int64_t begin;
+  int64_t end;
+};
+
 class ParameterLayout {
  public:
   // Every tensor begins at a multiple of this; the gaps stay zero.
@@ -37,6 +43,12 @@ class ParameterLayout {
   int64_t PartBegin(int part, int parts) const {
     return size_ / kAlignment * part / parts * kAlignment;
   }
+
+  // The array cut into stretches in the order in which a backward pass is done with their
+  // gradients: the last layer with the final LayerNorm behind it, the layers before it one by one,
+  // the embeddings, to whose table the output layer adds as well.
+  int num_stretches() const { return config_.num_layers + 1; }
+  ParameterRange Stretch(int index) const;
 
  private:
   ModelConfig config_;

@@ -88,10 +88,7 @@ class TrainModel {
   virtual const ParameterLayout& layout() const = 0;
 
   // Part [begin, end) of the flat array whose moments this rank keeps.
-  struct Range {
-    int64_t begin;
-    int64_t end;
-  };
+  using Range = ParameterRange;
   virtual Range OwnedRange() const = 0;
 
   // Cross-entropy of every position whose weight is not 0 (of every position with `all`), 0
@@ -109,7 +106,13 @@ class TrainModel {
   virtual absl::Status ForwardBackward(const TrainBatch& batch, uint32_t step,
                                        std::span<float> losses) = 0;
 
-  // Sums the gradients over `data`. Frozen tensors get zeros.
+  // The next ForwardBackward is the last before ReduceGradients: a layer's gradient is summed over
+  // `data` as soon as it is final, while the backward pass goes on. Until ReduceGradients returns
+  // the group belongs to the model. Without the call ReduceGradients does all of it, with the same
+  // bits; ranks need not agree on it.
+  virtual void ReduceInNextBackward() {}
+
+  // Sums the gradients over `data`, or waits for what is left of that. Frozen tensors get zeros.
   virtual absl::Status ReduceGradients() = 0;
 
   // The norm of the whole model's gradient, every tensor counted once.

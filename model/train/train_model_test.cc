@@ -1,10 +1,12 @@
 // What holds for any model in training: gradients by finite differences, recomputation, reruns,
-// tensor and data parallelism with ZeRO, packed documents, frozen tensors, masked batches.
+// tensor and data parallelism with ZeRO, sums during the backward pass, packed documents, frozen
+// tensors, masked batches.
 #include "model/train/train_model.h"
 
 #include <cmath>
 #include <mutex>
 
+#include "absl/time/clock.h"
 #include "model/train/collectives.h"
 #include "model/train/testing.h"
 
@@ -151,10 +153,11 @@ GridOutcome RunOnGrid(int tp, int dp, bool zero) {
       const TrainBatch batch = Part(RandomBatch(config, 4, 20, 4, step), 4 / dp * d, 4 / dp);
       std::vector<float> losses(batch.tokens.size());
       model->ZeroGradients();
+      model->ReduceInNextBackward();
       ASSERT_OK(model->ForwardBackward(batch, step, losses));
+      ASSERT_OK(model->ReduceGradients());
       double loss = WeightedLoss(batch, losses);
       ASSERT_OK(SumOverRanks(&data, {&loss, 1}));
-      ASSERT_OK(model->ReduceGradients());
       ASSERT_OK_AND_ASSIGN(const double norm, model->GradientNorm());
       const std::vector<float> gradient = ReadAll(*model, TrainState::kGradients);
       ASSERT_OK(model->Update(1e-3, 1.0f, step + 1));
@@ -199,6 +202,126 @@ TEST(TrainModel, TensorAndDataParallelRanksAgreeWithOneProcess) {
       }
     }
   }
+}
+
+// The gradients of three steps, of which rank d takes d + 1 micro-batches each; `overlapped` tells
+// which ranks sum during the last one.
+std::vector<std::vector<float>> GradientsOf(int tp, const std::vector<bool>& overlapped) {
+  const int dp = static_cast<int>(overlapped.size());
+  std::mutex mutex;
+  std::vector<std::vector<float>> gradients(tp * dp);
+  RunGrid(tp, dp, [&](Communicator& tensor, Communicator& data, int t, int d) {
+    ThreadPool pool(2);
+    TrainModelOptions options = WithDropout();
+    options.tensor = &tensor;
+    options.data = &data;
+    options.recompute = Recompute::kSelective;
+    const size_t tensors = AllTensors(options.config).size();
+    options.frozen.assign(tensors, false);
+    for (const size_t frozen : {size_t{1}, size_t{4}, tensors - 1}) options.frozen[frozen] = true;
+    const auto model = Make(options, pool);
+    std::vector<float> all;
+    for (int step = 0; step < 3; ++step) {
+      model->ZeroGradients();
+      for (int i = 0; i <= d; ++i) {
+        const TrainBatch batch = RandomBatch(options.config, 2, 20, 4, 100 * step + 10 * d + i);
+        std::vector<float> losses(batch.tokens.size());
+        if (i == d && overlapped[d]) model->ReduceInNextBackward();
+        ASSERT_OK(model->ForwardBackward(batch, step, losses));
+      }
+      ASSERT_OK(model->ReduceGradients());
+      const std::vector<float> gradient = ReadAll(*model, TrainState::kGradients);
+      all.insert(all.end(), gradient.begin(), gradient.end());
+      ASSERT_OK(model->Update(1e-3, 1.0f, step + 1));
+    }
+    const std::lock_guard lock(mutex);
+    gradients[d * tp + t] = std::move(all);
+  });
+  return gradients;
+}
+
+TEST(TrainModel, SummingDuringTheBackwardPassChangesNoBit) {
+  if (!testing::kTestsGroups) GTEST_SKIP() << "one rank in this process";
+  for (const int tp : {1, 2}) {
+    const auto want = GradientsOf(tp, {false, false, false});
+    for (int t = 0; t < tp; ++t) EXPECT_EQ(want[t], want[tp + t]);
+    EXPECT_EQ(GradientsOf(tp, {true, true, true}), want) << tp;
+    EXPECT_EQ(GradientsOf(tp, {true, false, true}), want) << tp;
+  }
+}
+
+TEST(TrainModel, ASecondLastMicroBatchIsRefused) {
+  ThreadPool pool(1);
+  const auto model = Make({.config = SmallConfig()}, pool);
+  const TrainBatch batch = RandomBatch(SmallConfig(), 1, 8, 0, 1);
+  std::vector<float> losses(8);
+  model->ReduceInNextBackward();
+  ASSERT_OK(model->ForwardBackward(batch, 0, losses));
+  EXPECT_EQ(model->ForwardBackward(batch, 0, losses).code(), absl::StatusCode::kInternal);
+  ASSERT_OK(model->ReduceGradients());
+  EXPECT_OK(model->ForwardBackward(batch, 0, losses));
+}
+
+// A rank that ends while the others sum: in each of them the step fails with its number, at once.
+TEST(TrainModel, ARankThatIsLostDuringTheSumIsNamed) {
+  if (!testing::kTestsGroups) GTEST_SKIP() << "one rank in this process";
+  const absl::Time begin = absl::Now();
+  RunGrid(2, 3, [&](Communicator& tensor, Communicator& data, int, int d) {
+    ThreadPool pool(1);
+    TrainModelOptions options = WithDropout();
+    options.tensor = &tensor;
+    options.data = &data;
+    const auto model = Make(options, pool);
+    if (d == 1) return;
+    const TrainBatch batch = RandomBatch(options.config, 2, 20, 4, d);
+    std::vector<float> losses(batch.tokens.size());
+    model->ReduceInNextBackward();
+    absl::Status status = model->ForwardBackward(batch, 0, losses);
+    if (status.ok()) status = model->ReduceGradients();
+    EXPECT_THAT(status, testing::StatusIs(absl::StatusCode::kUnavailable,
+                                          ::testing::HasSubstr("rank 1 of 3 is gone")));
+    // What the trainer does, for those who do not see the lost rank themselves.
+    tensor.Abort(Message(status));
+    data.Abort(Message(status));
+  });
+  EXPECT_LT(absl::Now() - begin, absl::Seconds(10));
+}
+
+// A rank whose tensor group has failed gives its pass up while a sum waits for another replica.
+TEST(TrainModel, AModelThatEndsDuringTheSumEndsItsGroup) {
+  if (!testing::kTestsGroups) GTEST_SKIP() << "one rank in this process";
+  const absl::Time begin = absl::Now();
+  RunGrid(1, 2, [&](Communicator&, Communicator& data, int, int d) {
+    ThreadPool pool(1);
+    TrainModelOptions options = WithDropout();
+    options.data = &data;
+    auto model = Make(options, pool);
+    if (d == 0) {
+      const TrainBatch batch = RandomBatch(options.config, 2, 20, 4, d);
+      std::vector<float> losses(batch.tokens.size());
+      model->ReduceInNextBackward();
+      ASSERT_OK(model->ForwardBackward(batch, 0, losses));
+      model.reset();
+      return;
+    }
+    while (data.Check().ok()) absl::SleepFor(absl::Milliseconds(5));
+    EXPECT_FALSE(model->ReduceGradients().ok());
+  });
+  EXPECT_LT(absl::Now() - begin, absl::Seconds(10));
+}
+
+TEST(ParameterLayout, StretchesCoverTheArrayFromBehind) {
+  const ModelConfig config = SmallConfig();
+  const ParameterLayout layout(config, 2);
+  ASSERT_EQ(layout.num_stretches(), config.num_layers + 1);
+  int64_t end = layout.size();
+  for (int i = 0; i < layout.num_stretches(); ++i) {
+    EXPECT_EQ(layout.Stretch(i).end, end);
+    end = layout.Stretch(i).begin;
+    EXPECT_LT(end, layout.Stretch(i).end);
+  }
+  EXPECT_EQ(end, 0);
+  EXPECT_EQ(layout.Stretch(0).begin, layout.Of({TensorRole::kLn1Weight, 1}).offset);
 }
 
 TEST(TrainModel, LogitsHaveTheLossesOfEvaluateOnEveryTensorRank) {

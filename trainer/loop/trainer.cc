@@ -50,6 +50,7 @@ void Trainer::Message(const std::string& text) {
 absl::StatusOr<double> Trainer::ForwardBackward(const StepData& data) {
   double loss = 0;
   for (const TrainBatch& batch : data.batches) {
+    if (&batch == &data.batches.back()) model_->ReduceInNextBackward();
     std::vector<float> losses(batch.tokens.size());
     RETURN_IF_ERROR(model_->ForwardBackward(batch, static_cast<uint32_t>(state_.step), losses));
     for (size_t t = 0; t < losses.size(); ++t) loss += double{batch.weights[t]} * losses[t];
@@ -63,12 +64,12 @@ absl::StatusOr<Trainer::StepOutcome> Trainer::Step(const StepData& data) {
       FlopsPerToken(model_->options().config, data.mean_length) * static_cast<double>(data.tokens);
   model_->ZeroGradients();
   ASSIGN_OR_RETURN(const double loss, ForwardBackward(data));
+  RETURN_IF_ERROR(model_->ReduceGradients());
   double shared[] = {loss, options_.stop_requested && options_.stop_requested() ? 1.0 : 0.0};
   RETURN_IF_ERROR(SumOverRanks(options_.data, shared));
   outcome.loss = shared[0];
   RETURN_IF_ERROR(SumOverRanks(options_.tensor, {&shared[1], 1}));
   outcome.stop = shared[1] > 0;
-  RETURN_IF_ERROR(model_->ReduceGradients());
   ASSIGN_OR_RETURN(outcome.norm, model_->GradientNorm());
   if (!std::isfinite(outcome.loss) || !std::isfinite(outcome.norm)) {
     const std::string what =
