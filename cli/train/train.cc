@@ -76,7 +76,9 @@ absl::Status NameGroups(const absl::Status& status, const Ranks& ranks) {
   if (status.code() != absl::StatusCode::kUnavailable || ranks.environment.world_size == 1) {
     return status;
   }
-  const bool tensor = ranks.tensor->size() > 1 && !ranks.tensor->Check().ok();
+  // By now both groups may have failed: it is the one that says the same.
+  const absl::Status data = ranks.data->Check();
+  const bool tensor = data.ok() || status.message().find(data.message()) == status.message().npos;
   return Annotate(status,
                   fmt::format("rank {}, {}", ranks.environment.rank, DescribeGroup(ranks, tensor)));
 }

@@ -132,6 +132,22 @@ parallel: {{timeout: 60}}
         for entry in self.log("step", "whole"):
             self.assertAlmostEqual(losses[entry["step"]], entry["loss"], delta=1e-3)
 
+    def test_a_killed_rank_ends_both_groups_of_every_other_rank(self):
+        process = self.start("run.epochs=100000", "evaluation.every=1000000", "parallel.tensor=2", ranks=4)
+        self.wait_for_step(6)
+        children = pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        os.kill(int(children[3]), signal.SIGKILL)
+        began = time.monotonic()
+        _, stderr = process.communicate(timeout=PATIENCE_S)
+        self.assertLess(time.monotonic() - began, 15)
+        self.assertEqual(process.returncode, 1)
+        self.assertIn("rank 3 of 4 ended with signal 9", stderr)
+        # Whichever of its groups a rank hears it from, the way leads back to one that rank 3 was in.
+        lines = [line for line in stderr.splitlines() if line.startswith("hanlin train: ")]
+        self.assertEqual(len(lines), 3, stderr)
+        for line in lines:
+            self.assertRegex(line, "group of ranks [12], 3: .*rank 1 of 2 is gone")
+
     def test_a_killed_rank_ends_the_job_with_its_name_and_nothing_saved_is_lost(self):
         arguments = ("run.epochs=100000", "checkpoint.every=2", "evaluation.every=1000000")
         process = self.start(*arguments, ranks=2)
