@@ -21,13 +21,15 @@ namespace {
 
 constexpr float kLog2E = 1.44269504f;
 
-// As many warpgroups as have registers enough.
+// As many warpgroups as have registers enough. TRIAL: kCount beside the choice of the head size.
 template <int kHeadDim>
-using QueryGroups = std::conditional_t<kHeadDim == 64, Groups<3, 152>, Groups<2, 224>>;
-template <int kHeadDim>
-using QuerySpace = TileSpace<kHeadDim, QueryGroups<kHeadDim>, 2>;
-template <int kHeadDim>
-using QueryRing = TileRing<QuerySpace<kHeadDim>, QueryGroups<kHeadDim>>;
+constexpr int kQueryGroups = kHeadDim == 64 ? 3 : 2;
+template <int kCount>
+using QueryGroups = std::conditional_t<kCount == 3, Groups<3, 152>, Groups<2, 224>>;
+template <int kHeadDim, int kCount>
+using QuerySpace = TileSpace<kHeadDim, QueryGroups<kCount>, 2>;
+template <int kHeadDim, int kCount>
+using QueryRing = TileRing<QuerySpace<kHeadDim, kCount>, QueryGroups<kCount>>;
 using KeyGroups = Groups<2, 232>;
 template <int kHeadDim>
 using KeySpace = TileSpace<kHeadDim, KeyGroups, 2>;
@@ -47,14 +49,13 @@ __device__ __forceinline__ void ScoreGradients(Kept kept, float dropout_scale, D
 
 // dQ of a warpgroup's 64 queries from `first` on, whose keys are the thread block's pairs from
 // `base` on.
-template <int kHeadDim, bool kDropout>
-__device__ __forceinline__ void QueryGradient(const CudaCausalAttentionParams& p,
-                                              const DropoutLaw& law,
-                                              const CausalAttentionState& state, int sequence,
-                                              int head, int first, const KeyTiles& keys,
-                                              const uint8_t* q, const QuerySpace<kHeadDim>& space,
-                                              QueryRing<kHeadDim>& ring, int base, uint32_t* dqkv) {
-  constexpr int kTileBytes = QuerySpace<kHeadDim>::kTileBytes;
+template <int kHeadDim, int kCount, bool kDropout>
+__device__ __forceinline__ void QueryGradient(
+    const CudaCausalAttentionParams& p, const DropoutLaw& law, const CausalAttentionState& state,
+    int sequence, int head, int first, const KeyTiles& keys, const uint8_t* q,
+    const QuerySpace<kHeadDim, kCount>& space, QueryRing<kHeadDim, kCount>& ring, int base,
+    uint32_t* dqkv) {
+  constexpr int kTileBytes = QuerySpace<kHeadDim, kCount>::kTileBytes;
   const int length = static_cast<int>(p.length);
   const QueryPair queries(first, length, keys.begins);
   const float2* const statistics =
@@ -113,17 +114,17 @@ __device__ __forceinline__ void QueryGradient(const CudaCausalAttentionParams& p
                       dqkv + (sequence * p.length + first) * row_words + head * (kHeadDim / 2));
 }
 
-template <int kHeadDim, bool kDropout>
-__global__ void __launch_bounds__(QueryGroups<kHeadDim>::kThreads, 1)
+template <int kHeadDim, int kCount, bool kDropout>
+__global__ void __launch_bounds__(QueryGroups<kCount>::kThreads, 1)
     QueryGradientKernel(const __grid_constant__ CudaCausalAttentionParams p,
                         const __grid_constant__ DropoutLaw law,
                         const __grid_constant__ CausalWork shape,
                         const __grid_constant__ CausalAttentionState state, const void* dout,
                         uint32_t* dqkv) {
-  using G = QueryGroups<kHeadDim>;
+  using G = QueryGroups<kCount>;
   extern __shared__ uint8_t unaligned[];
-  const QuerySpace<kHeadDim> space(unaligned);
-  __shared__ QueryRing<kHeadDim> ring;
+  const QuerySpace<kHeadDim, kCount> space(unaligned);
+  __shared__ QueryRing<kHeadDim, kCount> ring;
   if (threadIdx.x == 0) ring.Init();
   __syncthreads();
   ptx::StartNext();
@@ -152,8 +153,9 @@ __global__ void __launch_bounds__(QueryGroups<kHeadDim>::kThreads, 1)
     const KeyTiles keys(p, work, G::kCount);
     const int first = work.first + group * 64, seen = first / 64 + 1 - keys.first;
     if (group >= keys.idle) {
-      QueryGradient<kHeadDim, kDropout>(p, law, state, work.sequence, work.head, first, keys,
-                                        space.Own(round, group), space, ring, base, dqkv);
+      QueryGradient<kHeadDim, kCount, kDropout>(p, law, state, work.sequence, work.head, first,
+                                                keys, space.Own(round, group), space, ring, base,
+                                                dqkv);
     }
     ring.Skip(base + (group >= keys.idle ? seen : 0), base + keys.count);
     ring.FreeOwn(round);
@@ -440,29 +442,53 @@ __global__ void __launch_bounds__(KeyGroups::kThreads, 1)
   }
 }
 
-template <int kHeadDim, bool kDropout>
-cudaError_t Launch(const CudaCausalAttentionParams& p,
-                   const CudaCausalAttentionGradients& gradients, const CausalAttentionState& state,
-                   cudaStream_t stream) {
-  const DropoutLaw law = MakeDropoutLaw(p.dropout);
-  auto* const dqkv = static_cast<uint32_t*>(gradients.dqkv);
+template <int kHeadDim, int kCount, bool kDropout>
+cudaError_t LaunchQueryGradient(const CudaCausalAttentionParams& p,
+                                const CudaCausalAttentionGradients& gradients,
+                                const CausalAttentionState& state, cudaStream_t stream) {
   CausalWork work;
   int blocks = 0;
-  cudaError_t error = PlanWork(p, QueryGroups<kHeadDim>::kRows, true, &work, &blocks);
+  const cudaError_t error = PlanWork(p, QueryGroups<kCount>::kRows, true, &work, &blocks);
   if (error != cudaSuccess) return error;
-  error = LaunchDependent(QueryGradientKernel<kHeadDim, kDropout>,
-                          {.grid = dim3(blocks),
-                           .block = dim3(QueryGroups<kHeadDim>::kThreads),
-                           .shared_bytes = QuerySpace<kHeadDim>::kBytes},
-                          stream, p, law, work, state, gradients.dout, dqkv);
-  if (error != cudaSuccess) return error;
-  error = PlanWork(p, KeyGroups::kRows, false, &work, &blocks);
+  return LaunchDependent(QueryGradientKernel<kHeadDim, kCount, kDropout>,
+                         {.grid = dim3(blocks),
+                          .block = dim3(QueryGroups<kCount>::kThreads),
+                          .shared_bytes = QuerySpace<kHeadDim, kCount>::kBytes},
+                         stream, p, MakeDropoutLaw(p.dropout), work, state, gradients.dout,
+                         static_cast<uint32_t*>(gradients.dqkv));
+}
+
+template <int kHeadDim, bool kDropout>
+cudaError_t LaunchKeyGradient(const CudaCausalAttentionParams& p,
+                              const CudaCausalAttentionGradients& gradients,
+                              const CausalAttentionState& state, cudaStream_t stream) {
+  CausalWork work;
+  int blocks = 0;
+  const cudaError_t error = PlanWork(p, KeyGroups::kRows, false, &work, &blocks);
   if (error != cudaSuccess) return error;
   return LaunchDependent(KeyGradientKernel<kHeadDim, kDropout>,
                          {.grid = dim3(blocks),
                           .block = dim3(KeyGroups::kThreads),
                           .shared_bytes = KeySpace<kHeadDim>::kBytes},
-                         stream, p, law, work, state, gradients.dout, dqkv);
+                         stream, p, MakeDropoutLaw(p.dropout), work, state, gradients.dout,
+                         static_cast<uint32_t*>(gradients.dqkv));
+}
+
+template <int kHeadDim, bool kDropout>
+cudaError_t Launch(const CudaCausalAttentionParams& p,
+                   const CudaCausalAttentionGradients& gradients, const CausalAttentionState& state,
+                   cudaStream_t stream) {
+  const CausalBackwardTrial& trial = causal_backward_trial;
+  cudaError_t error = cudaSuccess;
+  if (trial.query) {
+    constexpr int kOther = kHeadDim == 128 ? 2 : 5 - kQueryGroups<kHeadDim>;
+    error = trial.query_groups == kOther
+                ? LaunchQueryGradient<kHeadDim, kOther, kDropout>(p, gradients, state, stream)
+                : LaunchQueryGradient<kHeadDim, kQueryGroups<kHeadDim>, kDropout>(p, gradients,
+                                                                                  state, stream);
+  }
+  if (error != cudaSuccess || !trial.key) return error;
+  return LaunchKeyGradient<kHeadDim, kDropout>(p, gradients, state, stream);
 }
 
 template <int kHeadDim>

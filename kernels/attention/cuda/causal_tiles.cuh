@@ -47,12 +47,14 @@ struct CausalWork {
   int blocks;  // of a sequence
   int pairs;   // of the launch
   int count;   // pairs and middle blocks
+  int middle;  // TRIAL: CausalBackwardTrial
 };
 
 // One thread block a multiprocessor, where there are pairs for so many.
 inline cudaError_t PlanWork(const CudaCausalAttentionParams& p, int rows, bool of_queries,
                             CausalWork* work, int* thread_blocks) {
   work->rows = rows;
+  work->middle = causal_backward_trial.middle;
   work->heads = static_cast<int>(p.heads);
   work->blocks = static_cast<int>((p.length + rows - 1) / rows);
   work->before = of_queries ? work->blocks * rows - static_cast<int>(PaddedLength(p.length)) : 0;
@@ -82,10 +84,16 @@ class Schedule {
       return true;
     }
     if (next_ >= work_.count) return false;
-    const bool pair = next_ < work_.pairs;
     const int middle = work_.blocks / 2;
-    const int item = pair ? next_ : next_ - work_.pairs;
-    const int items = pair ? middle : 1;  // of a head of a sequence
+    const int before = work_.middle == 1 ? work_.count - work_.pairs : 0;  // middle blocks
+    bool pair = next_ >= before && next_ - before < work_.pairs;
+    int item = next_ - (pair ? before : before > 0 ? 0 : work_.pairs);
+    int items = pair ? middle : 1;  // of a head of a sequence
+    if (work_.middle == 2) {
+      item = next_;
+      items = (work_.blocks + 1) / 2;
+      pair = item / work_.heads % items < middle;
+    }
     head = item % work_.heads;
     first = (pair ? item / work_.heads % items : middle) * work_.rows - work_.before;
     sequence = item / work_.heads / items;
@@ -318,21 +326,51 @@ __device__ __forceinline__ void Drop(const uint32_t (&decisions)[4][4], uint32_t
   for (int i = 0; i < 16; ++i) weights[i / 4][i % 4] &= KeptHalves(decisions[i / 4][i % 4]);
 }
 
+// Lane t of 4 has words[j], word t of column j; then word j of column t.
+__device__ __forceinline__ void TransposeInFours(uint32_t (&words)[4]) {
+#pragma unroll
+  for (int bit = 1; bit < 4; bit *= 2) {
+    const bool high = (threadIdx.x & bit) != 0;
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      if ((j & bit) != 0) continue;
+      uint32_t &low_word = words[j], &high_word = words[j + bit];
+      const uint32_t theirs = __shfl_xor_sync(0xffffffffu, high ? low_word : high_word, bit);
+      low_word = high ? theirs : low_word;
+      high_word = high ? high_word : theirs;
+    }
+  }
+}
+
 // This lane's part of 64 rows of a warpgroup's result, of which `rows` exist, times a factor a row.
-// `out`: of the first row; a word is two values.
+// By whole warps, whose lanes exchange words so that they store 16 bytes. `out`: of the first row;
+// a word is two values.
 template <int kHeadDim>
 __device__ __forceinline__ void StoreTile(const float (&o)[kHeadDim / 2], float factor0,
                                           float factor1, int rows, int64_t row_words,
                                           uint32_t* out) {
+  constexpr int kColumns = kHeadDim / 8;  // of 8 values, 4 words
+  const int lane = threadIdx.x % 4;
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
     const int row = threadIdx.x % 128 / 32 * 16 + threadIdx.x % 32 / 4 + 8 * i;
-    if (row >= rows) continue;
     const float factor = i == 0 ? factor0 : factor1;
-    uint32_t* const to = out + row * row_words + threadIdx.x % 4;
+    uint32_t* const to = out + row * row_words;
+    const auto word = [&](int j) {
+      return PackBFloat16(o[4 * j + 2 * i] * factor, o[4 * j + 2 * i + 1] * factor);
+    };
 #pragma unroll
-    for (int j = 0; j < kHeadDim / 8; ++j) {
-      to[j * 4] = PackBFloat16(o[4 * j + 2 * i] * factor, o[4 * j + 2 * i + 1] * factor);
+    for (int j = 0; j < kColumns / 4 * 4; j += 4) {
+      uint32_t words[4] = {word(j), word(j + 1), word(j + 2), word(j + 3)};
+      TransposeInFours(words);
+      if (row < rows) {
+        *reinterpret_cast<uint4*>(to + (j + lane) * 4) =
+            make_uint4(words[0], words[1], words[2], words[3]);
+      }
+    }
+#pragma unroll
+    for (int j = kColumns / 4 * 4; j < kColumns; ++j) {
+      if (row < rows) to[j * 4 + lane] = word(j);
     }
   }
 }
