@@ -136,6 +136,16 @@ absl::Status BenchmarkVariants(const Shape& s, float dropout, const CudaStream& 
       fmt::print("  dQ with {} warpgroups, middle blocks {}: {:.3f} ms\n", groups, kMiddle[middle],
                  query);
     }
+    if (s.head_dim == 64) {
+      causal_backward_trial = {.middle = middle, .holds = true, .key = false};
+      ASSIGN_OR_RETURN(const double query, MeasureMilliseconds(stream, 5, 20, run));
+      causal_backward_trial = {.middle = middle, .holds = true, .query = false};
+      ASSIGN_OR_RETURN(const double key, MeasureMilliseconds(stream, 5, 20, run));
+      fmt::print(
+          "  rows in registers, middle blocks {}: dQ with 2 warpgroups {:.3f} ms, dK and dV {:.3f} "
+          "ms\n",
+          kMiddle[middle], query, key);
+    }
     causal_backward_trial = {.middle = middle, .query = false};
     ASSIGN_OR_RETURN(const double key, MeasureMilliseconds(stream, 5, 20, run));
     fmt::print("  dK and dV, middle blocks {}: {:.3f} ms\n", kMiddle[middle], key);

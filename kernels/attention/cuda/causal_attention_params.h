@@ -59,6 +59,7 @@ struct CausalAttentionState {
 struct CausalBackwardTrial {
   int query_groups = 0;           // warpgroups of dQ, 2 or 3; 0: the choice of the head size
   int middle = 0;                 // 0 last, 1 first, 2 behind the pairs of their head
+  bool holds = false;             // head size 64: rows that a warpgroup keeps are in registers
   bool query = true, key = true;  // which kernels are launched
 };
 inline CausalBackwardTrial causal_backward_trial;

@@ -9,6 +9,7 @@
 
 #include "common/cuda/testing.h"
 #include "kernels/attention/cpu/causal_attention.h"
+#include "kernels/attention/cuda/causal_attention_params.h"
 
 namespace hanlin {
 namespace {
@@ -256,6 +257,23 @@ TEST_F(CausalAttentionGpuTest, GivesTheSameBitsAgainAndBesideOtherSequences) {
         std::equal(second.out.begin(), second.out.end(), first.out.begin() + second.out.size()));
     EXPECT_TRUE(std::equal(second.dqkv.begin(), second.dqkv.end(),
                            first.dqkv.begin() + second.dqkv.size()));
+  }
+}
+
+// TRIAL: nothing of the order of sums depends on the variant.
+TEST_F(CausalAttentionGpuTest, VariantsOfTheBackwardPassGiveTheSameBits) {
+  for (const Case& c :
+       {Case{kBf16, 5, 513, 28, 64, Documents::kLate, 0.1f}, Case{kBf16, 24, 320, 12, 64},
+        Case{kBf16, 6, 300, 13, 80, Documents::kDoubling, 0.1f}, Case{kBf16, 24, 320, 12, 80},
+        Case{kBf16, 5, 300, 14, 128}}) {
+    const Problem problem(c);
+    const Results want = Run(problem);
+    for (int i = 0; i < 9; ++i) {
+      causal_backward_trial = {.query_groups = 2 + i % 3 % 2, .middle = i / 3, .holds = i % 3 == 2};
+      const Results got = Run(problem);
+      causal_backward_trial = {};
+      EXPECT_TRUE(got.dqkv == want.dqkv) << c.length << " " << c.head_dim << " variant " << i;
+    }
   }
 }
 

@@ -49,7 +49,7 @@ __device__ __forceinline__ void ScoreGradients(Kept kept, float dropout_scale, D
 
 // dQ of a warpgroup's 64 queries from `first` on, whose keys are the thread block's pairs from
 // `base` on.
-template <int kHeadDim, int kCount, bool kDropout>
+template <int kHeadDim, int kCount, bool kDropout, bool kHolds>
 __device__ __forceinline__ void QueryGradient(
     const CudaCausalAttentionParams& p, const DropoutLaw& law, const CausalAttentionState& state,
     int sequence, int head, int first, const KeyTiles& keys, const uint8_t* q,
@@ -66,6 +66,12 @@ __device__ __forceinline__ void QueryGradient(
       p.dropout.first_row + static_cast<uint32_t>(sequence * p.length) + queries.position;
   float dq[kHeadDim / 2] = {};
   uint32_t weights[4][4];
+  [[maybe_unused]] uint32_t held[2][kHeadDim / 16][4];
+  if constexpr (kHolds) {
+    ring.WaitFull(base);
+    LoadRows<kHeadDim>(q, held[0]);
+    LoadRows<kHeadDim>(q + kTileBytes, held[1]);
+  }
   const uint8_t* k = nullptr;
   const auto meet = [&](int tile, auto has_previous) {
     const int key = tile * 64, index = base + tile - keys.first;
@@ -74,9 +80,15 @@ __device__ __forceinline__ void QueryGradient(
     float s[32], dp[32];
     ring.WaitFull(index);
     ptx::WgmmaFence();
-    ptx::TileScores<kHeadDim>(q, k, s);
-    ptx::WgmmaCommit();
-    ptx::TileScores<kHeadDim>(q + kTileBytes, k + kTileBytes, dp);
+    if constexpr (kHolds) {
+      RowScores(held[0], k, s);
+      ptx::WgmmaCommit();
+      RowScores(held[1], k + kTileBytes, dp);
+    } else {
+      ptx::TileScores<kHeadDim>(q, k, s);
+      ptx::WgmmaCommit();
+      ptx::TileScores<kHeadDim>(q + kTileBytes, k + kTileBytes, dp);
+    }
     ptx::WgmmaCommit();
     if constexpr (decltype(has_previous)::value) ptx::TileValues<kHeadDim>(weights, before, dq);
     ptx::WgmmaCommit();
@@ -114,7 +126,7 @@ __device__ __forceinline__ void QueryGradient(
                       dqkv + (sequence * p.length + first) * row_words + head * (kHeadDim / 2));
 }
 
-template <int kHeadDim, int kCount, bool kDropout>
+template <int kHeadDim, int kCount, bool kDropout, bool kHolds>
 __global__ void __launch_bounds__(QueryGroups<kCount>::kThreads, 1)
     QueryGradientKernel(const __grid_constant__ CudaCausalAttentionParams p,
                         const __grid_constant__ DropoutLaw law,
@@ -153,9 +165,9 @@ __global__ void __launch_bounds__(QueryGroups<kCount>::kThreads, 1)
     const KeyTiles keys(p, work, G::kCount);
     const int first = work.first + group * 64, seen = first / 64 + 1 - keys.first;
     if (group >= keys.idle) {
-      QueryGradient<kHeadDim, kCount, kDropout>(p, law, state, work.sequence, work.head, first,
-                                                keys, space.Own(round, group), space, ring, base,
-                                                dqkv);
+      QueryGradient<kHeadDim, kCount, kDropout, kHolds>(p, law, state, work.sequence, work.head,
+                                                        first, keys, space.Own(round, group), space,
+                                                        ring, base, dqkv);
     }
     ring.Skip(base + (group >= keys.idle ? seen : 0), base + keys.count);
     ring.FreeOwn(round);
@@ -260,7 +272,7 @@ using RingStatistics = float2[KeySpace<kHeadDim>::kStages][64];
 
 // dK and dV of a warpgroup's 64 keys, whose queries are the thread block's pairs from `base` on;
 // the first `group` of them are all before the keys.
-template <int kHeadDim, bool kDropout>
+template <int kHeadDim, bool kDropout, bool kHolds>
 __device__ __forceinline__ void KeyGradient(
     const CudaCausalAttentionParams& p, const DropoutLaw& law, const CausalAttentionState& state,
     int sequence, int head, int group, const QueryTiles& queries, const uint8_t* k,
@@ -276,6 +288,7 @@ __device__ __forceinline__ void KeyGradient(
   const float scale = p.scale * kLog2E;
   float dk[kHeadDim / 2] = {}, dv[kHeadDim / 2] = {};
   uint32_t weights[4][4], dweights[4][4];
+  [[maybe_unused]] uint32_t held[2][kHeadDim / 16][4];
   const uint8_t* q = nullptr;
   // The exchange may begin with the half that a slow warp still reads for the keys before.
   if constexpr (kDropout) ptx::NamedBarrier(group + 1, 128);
@@ -314,9 +327,15 @@ __device__ __forceinline__ void KeyGradient(
     KeptOfKeyRows kept;
     ring.WaitFull(index);
     ptx::WgmmaFence();
-    ptx::TileScores<kHeadDim>(k, q, s);
-    ptx::WgmmaCommit();
-    ptx::TileScores<kHeadDim>(k + kTileBytes, q + kTileBytes, dp);
+    if constexpr (kHolds) {
+      RowScores(held[0], q, s);
+      ptx::WgmmaCommit();
+      RowScores(held[1], q + kTileBytes, dp);
+    } else {
+      ptx::TileScores<kHeadDim>(k, q, s);
+      ptx::WgmmaCommit();
+      ptx::TileScores<kHeadDim>(k + kTileBytes, q + kTileBytes, dp);
+    }
     ptx::WgmmaCommit();
     if constexpr (kOverlaps) {
       if constexpr (decltype(has_previous)::value) issue(before);
@@ -367,6 +386,11 @@ __device__ __forceinline__ void KeyGradient(
     }
   };
   ring.Skip(base, base + group);
+  if constexpr (kHolds) {
+    ring.WaitFull(base + group);
+    LoadRows<kHeadDim>(k, held[0]);
+    LoadRows<kHeadDim>(k + kTileBytes, held[1]);
+  }
   const int begin = queries.first + group, end = queries.first + queries.count;
   if constexpr (kOverlaps) {
     meet(begin, std::false_type());
@@ -383,7 +407,7 @@ __device__ __forceinline__ void KeyGradient(
   StoreTile<kHeadDim>(dv, dv_scale, dv_scale, length - first, row_words, to + row_words / 3 * 2);
 }
 
-template <int kHeadDim, bool kDropout>
+template <int kHeadDim, bool kDropout, bool kHolds>
 __global__ void __launch_bounds__(KeyGroups::kThreads, 1)
     KeyGradientKernel(const __grid_constant__ CudaCausalAttentionParams p,
                       const __grid_constant__ DropoutLaw law,
@@ -431,9 +455,9 @@ __global__ void __launch_bounds__(KeyGroups::kThreads, 1)
   for (int round = 0, base = 0; work.Next(); ++round) {
     const QueryTiles queries(p, state, work);
     if (group < queries.groups) {
-      KeyGradient<kHeadDim, kDropout>(p, law, state, work.sequence, work.head, group, queries,
-                                      space.Own(round, group), space, statistics,
-                                      exchange[kDropout ? group : 0], ring, base, dqkv);
+      KeyGradient<kHeadDim, kDropout, kHolds>(p, law, state, work.sequence, work.head, group,
+                                              queries, space.Own(round, group), space, statistics,
+                                              exchange[kDropout ? group : 0], ring, base, dqkv);
     } else {
       ring.Skip(base, base + queries.count);
     }
@@ -442,7 +466,7 @@ __global__ void __launch_bounds__(KeyGroups::kThreads, 1)
   }
 }
 
-template <int kHeadDim, int kCount, bool kDropout>
+template <int kHeadDim, int kCount, bool kDropout, bool kHolds>
 cudaError_t LaunchQueryGradient(const CudaCausalAttentionParams& p,
                                 const CudaCausalAttentionGradients& gradients,
                                 const CausalAttentionState& state, cudaStream_t stream) {
@@ -450,7 +474,7 @@ cudaError_t LaunchQueryGradient(const CudaCausalAttentionParams& p,
   int blocks = 0;
   const cudaError_t error = PlanWork(p, QueryGroups<kCount>::kRows, true, &work, &blocks);
   if (error != cudaSuccess) return error;
-  return LaunchDependent(QueryGradientKernel<kHeadDim, kCount, kDropout>,
+  return LaunchDependent(QueryGradientKernel<kHeadDim, kCount, kDropout, kHolds>,
                          {.grid = dim3(blocks),
                           .block = dim3(QueryGroups<kCount>::kThreads),
                           .shared_bytes = QuerySpace<kHeadDim, kCount>::kBytes},
@@ -458,7 +482,7 @@ cudaError_t LaunchQueryGradient(const CudaCausalAttentionParams& p,
                          static_cast<uint32_t*>(gradients.dqkv));
 }
 
-template <int kHeadDim, bool kDropout>
+template <int kHeadDim, bool kDropout, bool kHolds>
 cudaError_t LaunchKeyGradient(const CudaCausalAttentionParams& p,
                               const CudaCausalAttentionGradients& gradients,
                               const CausalAttentionState& state, cudaStream_t stream) {
@@ -466,7 +490,7 @@ cudaError_t LaunchKeyGradient(const CudaCausalAttentionParams& p,
   int blocks = 0;
   const cudaError_t error = PlanWork(p, KeyGroups::kRows, false, &work, &blocks);
   if (error != cudaSuccess) return error;
-  return LaunchDependent(KeyGradientKernel<kHeadDim, kDropout>,
+  return LaunchDependent(KeyGradientKernel<kHeadDim, kDropout, kHolds>,
                          {.grid = dim3(blocks),
                           .block = dim3(KeyGroups::kThreads),
                           .shared_bytes = KeySpace<kHeadDim>::kBytes},
@@ -479,16 +503,15 @@ cudaError_t Launch(const CudaCausalAttentionParams& p,
                    const CudaCausalAttentionGradients& gradients, const CausalAttentionState& state,
                    cudaStream_t stream) {
   const CausalBackwardTrial& trial = causal_backward_trial;
-  cudaError_t error = cudaSuccess;
-  if (trial.query) {
-    constexpr int kOther = kHeadDim == 128 ? 2 : 5 - kQueryGroups<kHeadDim>;
-    error = trial.query_groups == kOther
-                ? LaunchQueryGradient<kHeadDim, kOther, kDropout>(p, gradients, state, stream)
-                : LaunchQueryGradient<kHeadDim, kQueryGroups<kHeadDim>, kDropout>(p, gradients,
-                                                                                  state, stream);
-  }
-  if (error != cudaSuccess || !trial.key) return error;
-  return LaunchKeyGradient<kHeadDim, kDropout>(p, gradients, state, stream);
+  constexpr int kChosen = kQueryGroups<kHeadDim>, kOther = kHeadDim == 128 ? 2 : 5 - kChosen;
+  constexpr bool kMayHold = kHeadDim == 64;
+  auto query = LaunchQueryGradient<kHeadDim, kChosen, kDropout, false>;
+  if (trial.query_groups == kOther) query = LaunchQueryGradient<kHeadDim, kOther, kDropout, false>;
+  if (trial.holds) query = LaunchQueryGradient<kHeadDim, 2, kDropout, kMayHold>;
+  const auto key = trial.holds ? LaunchKeyGradient<kHeadDim, kDropout, kMayHold>
+                               : LaunchKeyGradient<kHeadDim, kDropout, false>;
+  const cudaError_t error = trial.query ? query(p, gradients, state, stream) : cudaSuccess;
+  return error == cudaSuccess && trial.key ? key(p, gradients, state, stream) : error;
 }
 
 template <int kHeadDim>

@@ -154,6 +154,40 @@ __device__ __forceinline__ void CopyTile(const HeadRows& rows, int first, int le
   }
 }
 
+// TRIAL: the rows of a tile as a product's first operand in registers.
+template <int kHeadDim>
+__device__ __forceinline__ void LoadRows(const uint8_t* tile, uint32_t (&rows)[kHeadDim / 16][4]) {
+  const int row = threadIdx.x % 128 / 32 * 16 + threadIdx.x % 32 / 4;
+#pragma unroll
+  for (int i = 0; i < kHeadDim / 4; ++i) {
+    rows[i / 4][i % 4] = *reinterpret_cast<const uint32_t*>(
+        tile + ptx::HeadTile<kHeadDim>::Offset(row + i % 2 * 8, i / 4 * 2 + i / 2 % 2) +
+        threadIdx.x % 4 * 4);
+  }
+}
+
+// TRIAL: ptx::TileScores with such rows, head size 64.
+__device__ __forceinline__ void RowScores(const uint32_t (&rows)[4][4], const uint8_t* other,
+                                          float (&s)[32]) {
+  const uint64_t panel = ptx::PanelDescriptor(other);
+#pragma unroll
+  for (int step = 0; step < 4; ++step) {
+    asm volatile(
+        "{\n.reg .pred add;\nsetp.ne.u32 add, %37, 0;\n"
+        "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
+        "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
+        "{%32, %33, %34, %35}, %36, add, 1, 1, 0;\n}\n"
+        : "+f"(s[0]), "+f"(s[1]), "+f"(s[2]), "+f"(s[3]), "+f"(s[4]), "+f"(s[5]), "+f"(s[6]),
+          "+f"(s[7]), "+f"(s[8]), "+f"(s[9]), "+f"(s[10]), "+f"(s[11]), "+f"(s[12]), "+f"(s[13]),
+          "+f"(s[14]), "+f"(s[15]), "+f"(s[16]), "+f"(s[17]), "+f"(s[18]), "+f"(s[19]), "+f"(s[20]),
+          "+f"(s[21]), "+f"(s[22]), "+f"(s[23]), "+f"(s[24]), "+f"(s[25]), "+f"(s[26]), "+f"(s[27]),
+          "+f"(s[28]), "+f"(s[29]), "+f"(s[30]), "+f"(s[31])
+        : "r"(rows[step][0]), "r"(rows[step][1]), "r"(rows[step][2]), "r"(rows[step][3]),
+          "l"(panel + step * 2), "r"(step));
+  }
+}
+
 // Two tiles of the same rows, one behind the other.
 template <int kHeadDim>
 __device__ __forceinline__ void CopyOwnTiles(const HeadRows& x, const HeadRows& y, int first,
