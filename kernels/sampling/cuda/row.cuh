@@ -1,6 +1,7 @@
 // How a block sees the row that its cluster works on: shared memory, its share of the ids, and the
-// reductions over the cluster. Shared memory: Scratch, then float [slice], the logits of the ids
-// [first, first + size); beyond the vocabulary -infinity. Without clusters a row does not fit: the
+// reductions over the cluster. Shared memory: Scratch, then float [size], the logits of the ids
+// [first, first + size); beyond the vocabulary -infinity; then uint8_t [size / 4], hints of the
+// draw's noise (sample_kernel.cuh). Without clusters a row does not fit: the
 // plain path keeps it in global memory.
 #ifndef HANLIN_KERNELS_SAMPLING_CUDA_ROW_CUH_
 #define HANLIN_KERNELS_SAMPLING_CUDA_ROW_CUH_
@@ -85,6 +86,8 @@ __device__ __forceinline__ T WarpSum(T value) {
 
 template <bool kInShared>
 struct Row {
+  static constexpr bool kShared = kInShared;
+
   float* global;  // [slice] the logits, unless kInShared
   int32_t vocabulary;
   int32_t first;  // id of this block's slice
@@ -98,6 +101,10 @@ struct Row {
 
   __device__ __forceinline__ float* Logits() const {
     return kInShared ? reinterpret_cast<float*>(&Own() + 1) : global;
+  }
+  // Only where the logits are in shared memory.
+  __device__ __forceinline__ uint8_t* Hints() const {
+    return reinterpret_cast<uint8_t*>(Logits() + size);
   }
   __device__ __forceinline__ float4 FourLogits(int i) const {
     return *reinterpret_cast<const float4*>(Logits() + i);

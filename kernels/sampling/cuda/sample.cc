@@ -18,8 +18,6 @@ int SliceOf(int vocabulary, int cluster) {
   return (share + kIdsPerGroup - 1) / kIdsPerGroup * kIdsPerGroup;
 }
 
-size_t SharedBytes(int slice) { return kSampleScratchBytes + sizeof(float) * slice; }
-
 }  // namespace
 
 SampleSlot MakeSampleSlot(const SamplingParams& params) {
@@ -44,12 +42,11 @@ absl::StatusOr<SamplePlan> PlanSample(int rows, int vocabulary, const CudaDevice
     return InvalidArgument("sampling from {} ids, want 1 to {}", vocabulary, kSampleMaxVocabulary);
   }
   if (!device.hopper) {
-    return SamplePlan{.slice = SliceOf(vocabulary, 1),
-                      .shared_bytes = static_cast<int>(SharedBytes(0)),
-                      .plain = true};
+    return SamplePlan{
+        .slice = SliceOf(vocabulary, 1), .shared_bytes = kSampleScratchBytes, .plain = true};
   }
   const auto fits = [&](int cluster) {
-    return SharedBytes(SliceOf(vocabulary, cluster)) + kReservedBytes <=
+    return static_cast<size_t>(SampleSharedBytes(SliceOf(vocabulary, cluster)) + kReservedBytes) <=
            device.shared_memory_per_block;
   };
   // A cluster lies within one group of multiprocessors; some of a group's are left over by larger
@@ -66,12 +63,11 @@ absl::StatusOr<SamplePlan> PlanSample(int rows, int vocabulary, const CudaDevice
   }
   if (!fits(cluster)) {
     return InvalidArgument("sampling from {} ids needs {} bytes of shared memory, a block has {}",
-                           vocabulary, SharedBytes(SliceOf(vocabulary, cluster)),
+                           vocabulary, SampleSharedBytes(SliceOf(vocabulary, cluster)),
                            device.shared_memory_per_block);
   }
   const int slice = SliceOf(vocabulary, cluster);
-  return SamplePlan{
-      .cluster = cluster, .slice = slice, .shared_bytes = static_cast<int>(SharedBytes(slice))};
+  return SamplePlan{.cluster = cluster, .slice = slice, .shared_bytes = SampleSharedBytes(slice)};
 }
 
 absl::Status CudaSample(const CudaSampleParams& params, const SamplePlan& plan,

@@ -76,23 +76,44 @@ __device__ __forceinline__ float Exp2(float x) {
   return result;
 }
 
+// A hint is a byte for the least of a counter's four words: its float's exponent and three bits of
+// the mantissa, rounded down, so that what the hint rules out the words rule out. Written while the
+// logits of many rows come from memory, when there is nothing else to compute; Philox for every id
+// afterwards costs more than reading them.
+constexpr int kHintShift = 20;
+constexpr int kLeastHint = 126 << 3;  // of the float 1/2, below every positive word
+
+__device__ __forceinline__ uint32_t Least(const uint32_t (&words)[4]) {
+  return min(min(words[0], words[1]), min(words[2], words[3]));
+}
+__device__ __forceinline__ uint8_t HintOf(const uint32_t (&words)[4]) {
+  const uint32_t bits = __float_as_uint(__uint2float_rn(Least(words)));
+  return static_cast<uint8_t>(min(max(static_cast<int>(bits >> kHintShift) - kLeastHint, 0), 255));
+}
+__device__ __forceinline__ float LeastOfHint(uint8_t hint) {
+  return __uint_as_float(static_cast<uint32_t>(hint + kLeastHint) << kHintShift);
+}
+
 // Step 7 for the four ids of a counter. The noise is at most -log(v) of the uniform number v, so
 // that few words are small enough to reach the bar, a score that some warp of the block has found;
-// the others are spared the exact noise. All lanes of a warp come here together.
+// the others are spared the exact noise, and with hints the words themselves. All lanes of a warp
+// come here together.
 template <typename Row>
 __device__ __forceinline__ void Consider(const Row& row, const Key& key, const Cut& cut,
-                                         int counter, const float (&x)[4], Best& best) {
+                                         bool hinted, int counter, const float (&x)[4],
+                                         Best& best) {
   Scratch& s = Own();
   const float bar = law::FromOrdered(*const_cast<volatile uint32_t*>(&s.bar));
   const float before = best.score;
   const float largest = fmaxf(fmaxf(x[0], x[1]), fmaxf(x[2], x[3]));
-  if (largest >= cut.value && largest + kLargestNoise >= bar) {
+  const float margin = fmaf(fabsf(largest) + fabsf(bar), 1e-6f, 0.01f);
+  const float reach = Exp2((largest - bar + margin) * 1.442695f);
+  bool near = largest >= cut.value && largest + kLargestNoise >= bar;
+  if (near && hinted) near = !(LeastOfHint(row.Hints()[counter]) * 0x1p-32f > reach);
+  if (near) {
     uint32_t words[4];
     law::Philox(row.first / 4 + counter, key.position, key.choice, key.seed, words);
-    const uint32_t least = min(min(words[0], words[1]), min(words[2], words[3]));
-    const float margin = fmaf(fabsf(largest) + fabsf(bar), 1e-6f, 0.01f);
-    const float reach = Exp2((largest - bar + margin) * 1.442695f);
-    if (!(__uint2float_rn(least) * 0x1p-32f > reach)) {
+    if (!(__uint2float_rn(Least(words)) * 0x1p-32f > reach)) {
 #pragma unroll 1
       for (int w = 0; w < 4; ++w) {
         const float v = law::Uniform(Choose(words, w));
@@ -115,9 +136,10 @@ __device__ __forceinline__ void Consider(const Row& row, const Key& key, const C
 }
 
 // Raw logits of the slice, four at a time: use(index in the slice, logits), -infinity beyond the
-// vocabulary. Vector loads where alignment allows.
-template <typename Row, typename Use>
-__device__ __forceinline__ void ForEachFour(const Row& row, const float* slice, Use use) {
+// vocabulary. Vector loads where alignment allows. In their shadow: meanwhile(index / 4).
+template <typename Row, typename Use, typename Meanwhile>
+__device__ __forceinline__ void ForEachFour(const Row& row, const float* slice, Use use,
+                                            Meanwhile meanwhile) {
   constexpr int kUnroll = 4;
   const int valid = row.Valid();
   const int vectors = reinterpret_cast<uintptr_t>(slice) % 16 == 0 ? valid / 4 : 0;
@@ -129,6 +151,8 @@ __device__ __forceinline__ void ForEachFour(const Row& row, const float* slice, 
         x[j] = __ldcg(reinterpret_cast<const float4*>(slice) + v + j * kThreads);
       }
     }
+#pragma unroll 1
+    for (int j = 0; j < kUnroll && v + j * kThreads < vectors; ++j) meanwhile(v + j * kThreads);
 #pragma unroll
     for (int j = 0; j < kUnroll; ++j) {
       if (v + j * kThreads < vectors) use(4 * (v + j * kThreads), x[j]);
@@ -138,6 +162,7 @@ __device__ __forceinline__ void ForEachFour(const Row& row, const float* slice, 
     float x[4];
 #pragma unroll
     for (int j = 0; j < 4; ++j) x[j] = 4 * v + j < valid ? __ldcg(slice + 4 * v + j) : -INFINITY;
+    meanwhile(v);
     use(4 * v, make_float4(x[0], x[1], x[2], x[3]));
   }
 }
@@ -191,9 +216,10 @@ __device__ __forceinline__ void ApplyPenalties(const Row& row, const SampleSlot&
 }
 
 // Steps 1 to 3, or nothing but the load with kRaw; the logits are kept with kKeep.
-template <bool kKeep, bool kRaw = false, typename Row>
+template <bool kKeep, bool kRaw = false, typename Row, typename Meanwhile>
 __device__ __forceinline__ Extremes Load(const CudaSampleParams& p, Row& row, const float* logits,
-                                         const SampleSlot& slot, int32_t position) {
+                                         const SampleSlot& slot, int32_t position,
+                                         Meanwhile meanwhile) {
   const int32_t banned = position < slot.banned_before ? slot.banned_count : 0;
   const float scale = kRaw ? 1.0f : slot.scale;
   Tracker tracker;
@@ -208,9 +234,10 @@ __device__ __forceinline__ Extremes Load(const CudaSampleParams& p, Row& row, co
   };
   const float* slice = logits + row.first;
   if (kRaw || (slot.counts_row < 0 && slot.bias_count + banned == 0)) {
-    ForEachFour(row, slice, take);
+    ForEachFour(row, slice, take, meanwhile);
   } else {
-    ForEachFour(row, slice, [&](int i, float4 raw) { row.KeepFour(i, raw); });
+    const auto keep = [&](int i, float4 raw) { row.KeepFour(i, raw); };
+    ForEachFour(row, slice, keep, meanwhile);
     __syncthreads();
     if (slot.bias_count + banned > 0) ApplyBias(p, slot, banned, row);
     if (slot.counts_row >= 0) {
@@ -246,7 +273,7 @@ __device__ __forceinline__ Cut Filter(const Row& row, const SampleSlot& slot,
 
 // Step 7. The largest logit is always kept; its score is the first bar.
 template <typename Row>
-__device__ __forceinline__ int32_t Draw(Row& row, const Key& key, const Cut& cut,
+__device__ __forceinline__ int32_t Draw(Row& row, const Key& key, const Cut& cut, bool hinted,
                                         const Extremes& extremes) {
   Best best;
   best.id = extremes.max_id;
@@ -258,7 +285,7 @@ __device__ __forceinline__ int32_t Draw(Row& row, const Key& key, const Cut& cut
     const int counter = base + threadIdx.x % 32;
     float x[4];
     ReadFour(row, counter, counters, x);
-    Consider(row, key, cut, counter, x, best);
+    Consider(row, key, cut, hinted, counter, x, best);
   }
   return PickId(row.Largest(Pick(best.score, best.id)));
 }
@@ -267,7 +294,7 @@ __device__ __forceinline__ int32_t Draw(Row& row, const Key& key, const Cut& cut
 template <typename Row>
 __device__ __forceinline__ void Logprobs(const CudaSampleParams& p, Row& row, const float* logits,
                                          const SampleSlot& slot, int index, int32_t drawn) {
-  const Extremes extremes = Load<true, true>(p, row, logits, slot, 0);
+  const Extremes extremes = Load<true, true>(p, row, logits, slot, 0, [](int) {});
   double sum = 0.0;
   for (int i = threadIdx.x; i < row.size; i += kThreads)
     sum += expf(row.Logits()[i] - extremes.max);
@@ -305,14 +332,22 @@ template <typename Row>
 __device__ __forceinline__ int32_t Sample(const CudaSampleParams& p, Row& row, const float* logits,
                                           const SampleSlot& slot, int32_t position) {
   if (slot.greedy) {
-    const int32_t id = Load<false>(p, row, logits, slot, position).max_id;
+    const int32_t id = Load<false>(p, row, logits, slot, position, [](int) {}).max_id;
     return id < row.vocabulary ? id : 0;  // 0: nothing but -infinity and NaN
   }
-  const Extremes extremes = Load<true>(p, row, logits, slot, position);
+  const Key key = {slot.seed, static_cast<uint64_t>(position), slot.choice};
+  // Few rows are loaded too fast to hide anything, and filters that keep few ids need no hints.
+  const bool hinted = Row::kShared && row.ranks == 1 && slot.top_k <= 0 && !slot.has_min_p;
+  const auto hint = [&](int counter) {
+    if (!hinted) return;
+    uint32_t words[4];
+    law::Philox(row.first / 4 + counter, key.position, key.choice, key.seed, words);
+    row.Hints()[counter] = HintOf(words);
+  };
+  const Extremes extremes = Load<true>(p, row, logits, slot, position, hint);
   if (!(extremes.max > -INFINITY)) return 0;
   const Cut cut = Filter(row, slot, extremes);
-  const Key key = {slot.seed, static_cast<uint64_t>(position), slot.choice};
-  return Draw(row, key, cut, extremes);
+  return Draw(row, key, cut, hinted, extremes);
 }
 
 __device__ __forceinline__ void Write(const CudaSampleParams& p, const SampleSlot& slot, int index,

@@ -184,7 +184,7 @@ class SampleGpuTest : public GpuTest {
       plan->plain = *cluster == 0;
       plan->cluster = std::max(1, *cluster);
       plan->slice = Up64((vocabulary + plan->cluster - 1) / plan->cluster);
-      plan->shared_bytes = kSampleScratchBytes + (plan->plain ? 0 : 4 * plan->slice);
+      plan->shared_bytes = plan->plain ? kSampleScratchBytes : SampleSharedBytes(plan->slice);
     }
     const absl::Status launched = CudaSample(params, *plan, stream_.get());
     EXPECT_TRUE(launched.ok()) << launched;
@@ -405,6 +405,7 @@ TEST_F(SampleGpuTest, ASequenceOfLaunchesInAGraphFollowsTheCpuSamplerStepByStep)
   const auto positions = OnDevice(std::vector<int32_t>{3});
   const auto prompt = OnDevice(std::vector<int32_t>{1, 2, 2});
   const auto ids = OnDevice(std::vector<int32_t>(kSteps));
+  const auto workspace = OnDevice(std::vector<float>(Up64(5000)));
   ASSERT_TRUE(CudaCountIds(prompt.data(), 3, 5000, counts.data(), stream_.get()).ok());
   const SamplePlan plan = *PlanSample(1, 5000, device_);
   const auto graph = CudaGraph::Capture(stream_, [&]() -> absl::Status {
@@ -418,6 +419,7 @@ TEST_F(SampleGpuTest, ASequenceOfLaunchesInAGraphFollowsTheCpuSamplerStepByStep)
                                   .positions = positions.data(),
                                   .advance = positions.data(),
                                   .counts = counts.data(),
+                                  .workspace = workspace.data(),
                                   .ids = ids.data() + i},
                                  plan, stream_.get()));
     }
