@@ -25,7 +25,8 @@ struct Plain {
 };
 
 __global__ void __launch_bounds__(32 * kAddWarps)
-    AddPartsKernel(const float* partials, int parts, int64_t width, float* sums, float* second) {
+    AddPartsKernel(const float* partials, int parts, int64_t width, float* sums, float* second,
+                   float* third) {
   __shared__ float shared[kAddWarps][33];
   const int64_t stride = gridDim.y * width;
   partials += blockIdx.y * width;
@@ -41,7 +42,8 @@ __global__ void __launch_bounds__(32 * kAddWarps)
   // Warp w adds up column w.
   sum = WarpSum(shared[lane][warp]);
   const int64_t own = int64_t{blockIdx.x} * 32 + warp;
-  if (lane == 0 && own < width) (blockIdx.y == 0 ? sums : second)[own] += sum;
+  float* const to = blockIdx.y == 0 ? sums : blockIdx.y == 1 ? second : third;
+  if (lane == 0 && own < width) to[own] += sum;
 }
 
 }  // namespace
@@ -68,9 +70,10 @@ cudaError_t LaunchColumnSums(ComputeType type, const void* x, int64_t rows, int6
 }
 
 cudaError_t LaunchAddParts(const float* partials, int parts, int64_t width, float* sums,
-                           float* second, cudaStream_t stream) {
-  const dim3 grid(static_cast<unsigned>((width + 31) / 32), second == nullptr ? 1 : 2);
-  AddPartsKernel<<<grid, 32 * kAddWarps, 0, stream>>>(partials, parts, width, sums, second);
+                           float* second, float* third, cudaStream_t stream) {
+  const unsigned arrays = second == nullptr ? 1 : third == nullptr ? 2 : 3;
+  const dim3 grid(static_cast<unsigned>((width + 31) / 32), arrays);
+  AddPartsKernel<<<grid, 32 * kAddWarps, 0, stream>>>(partials, parts, width, sums, second, third);
   return cudaGetLastError();
 }
 

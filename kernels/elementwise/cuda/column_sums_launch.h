@@ -24,9 +24,9 @@ cudaError_t LaunchColumnSums(ComputeType type, const void* x, int64_t rows, int6
                              float* partials, cudaStream_t stream);
 
 // sums[c] += the parts of column c; partials [parts, width]. With `second` they are
-// [parts, 2, width], and the latter ones are its.
+// [parts, 2, width], and the latter ones are its; with `third` as well [parts, 3, width].
 cudaError_t LaunchAddParts(const float* partials, int parts, int64_t width, float* sums,
-                           float* second, cudaStream_t stream);
+                           float* second, float* third, cudaStream_t stream);
 
 }  // namespace hanlin
 

@@ -14,9 +14,9 @@ absl::Status CheckCount(int64_t count) {
 
 absl::Status AddParts(ComputeType type, int64_t rows, int64_t width, const float* partials,
                       float* sums, cudaStream_t stream) {
-  return CudaStatus(
-      LaunchAddParts(partials, ColumnSumParts(type, rows, width), width, sums, nullptr, stream),
-      "launch of the sums' second stage");
+  return CudaStatus(LaunchAddParts(partials, ColumnSumParts(type, rows, width), width, sums,
+                                   nullptr, nullptr, stream),
+                    "launch of the sums' second stage");
 }
 
 }  // namespace

@@ -92,7 +92,7 @@ class Bench {
     RETURN_IF_ERROR(Report("LayerNorm", 2 * unit, [&] { return norm(nullptr); }));
     RETURN_IF_ERROR(
         Report("residual, dropout, LayerNorm", 4 * unit, [&] { return norm(c.data()); }));
-    RETURN_IF_ERROR(Report("LayerNorm backward", 4 * unit, [&] {
+    const auto norm_backward = [&](float* dx_sums) {
       return CudaLayerNormBackward({.type = kType,
                                     .rows = tokens,
                                     .width = width,
@@ -104,9 +104,13 @@ class Bench {
                                     .dx = c.data(),
                                     .dweight = gradient,
                                     .dbias = gradient,
+                                    .dx_sums = dx_sums,
                                     .workspace = workspace.data()},
                                    stream_.get());
-    }));
+    };
+    RETURN_IF_ERROR(Report("LayerNorm backward", 4 * unit, [&] { return norm_backward(nullptr); }));
+    RETURN_IF_ERROR(
+        Report("LayerNorm backward with sums", 4 * unit, [&] { return norm_backward(gradient); }));
     RETURN_IF_ERROR(Report("column sums", unit, [&] {
       return CudaAddColumnSums(kType, a.data(), tokens, width, gradient, workspace.data(),
                                stream_.get());

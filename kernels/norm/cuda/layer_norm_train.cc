@@ -40,7 +40,7 @@ absl::Status CudaLayerNormBackward(const CudaLayerNormBackwardParams& p, cudaStr
 }
 
 size_t CudaLayerNormBackwardBytes(ComputeType type, int64_t rows, int64_t width) {
-  return size_t{2} * LayerNormBackwardBlocks(type, rows, width) * width * sizeof(float);
+  return size_t{3} * LayerNormBackwardBlocks(type, rows, width) * width * sizeof(float);
 }
 
 }  // namespace hanlin

@@ -128,14 +128,26 @@ __device__ __forceinline__ void Fetch(const CudaLayerNormBackwardParams& p, int6
   }
 }
 
-// A block takes rows in turn and leaves its sums of dy xhat and of dy. While it works on a row, it
-// fetches the next one, where registers are enough.
-template <typename T, int kPacks>
+// A block takes rows in turn and leaves its sums of dy xhat, of dy and, with kDxSums, of dx. While
+// it works on a row, it fetches the next one, where registers are enough; they are not for the sums
+// of dx too, which lie in shared memory, each thread's its own.
+template <typename T, int kPacks, bool kDxSums>
 __global__ void __launch_bounds__(kMaxThreads, kResidentThreads<kPacks> / kMaxThreads)
     LayerNormBackwardKernel(const CudaLayerNormBackwardParams p, float* partials) {
   constexpr int kSize = kPacked<T>;
   constexpr bool kFetchesAhead = kPacks <= 2;
   __shared__ float scratch[4][32];
+  extern __shared__ float4 dx_sums[];  // [kPacks, kSize / 4, blockDim.x]
+  const auto dx_sums_of = [&](int k, int quad) -> float4& {
+    return dx_sums[(k * (kSize / 4) + quad) * blockDim.x + threadIdx.x];
+  };
+  if constexpr (kDxSums) {
+#pragma unroll
+    for (int k = 0; k < kPacks; ++k) {
+#pragma unroll
+      for (int q = 0; q < kSize / 4; ++q) dx_sums_of(k, q) = make_float4(0, 0, 0, 0);
+    }
+  }
   float dweight[kPacks][kSize] = {}, dbias[kPacks][kSize] = {};
   const float share = 1.0f / static_cast<float>(p.width);
   const auto rows = static_cast<unsigned>(p.rows);  // below 2^31
@@ -196,16 +208,33 @@ __global__ void __launch_bounds__(kMaxThreads, kResidentThreads<kPacks> / kMaxTh
         const float xhat = (x[i] - own.mean) * own.rstd, g = dy[i] * weight[i];
         dx[i] += own.rstd * (g - mean_g - xhat * mean_product);
       }
-      StorePacked(static_cast<T*>(p.dx) + row * p.width + column, dx);
+      const uint4 packed = Pack(dx);
+      *reinterpret_cast<uint4*>(static_cast<T*>(p.dx) + row * p.width + column) = packed;
+      if constexpr (kDxSums) {
+        Unpack(packed, dx);
+#pragma unroll
+        for (int q = 0; q < kSize / 4; ++q) {
+          float4& sums = dx_sums_of(k, q);
+          sums = make_float4(sums.x + dx[4 * q], sums.y + dx[4 * q + 1], sums.z + dx[4 * q + 2],
+                             sums.w + dx[4 * q + 3]);
+        }
+      }
     }
   }
+  constexpr int kArrays = kDxSums ? 3 : 2;
 #pragma unroll
   for (int k = 0; k < kPacks; ++k) {
     const int column = (k * blockDim.x + threadIdx.x) * kSize;
     if (column >= p.width) break;
-    float* const to = partials + 2 * blockIdx.x * p.width + column;
+    float* const to = partials + kArrays * blockIdx.x * p.width + column;
     StorePacked(to, dweight[k]);
     StorePacked(to + p.width, dbias[k]);
+    if constexpr (kDxSums) {
+#pragma unroll
+      for (int q = 0; q < kSize / 4; ++q) {
+        reinterpret_cast<float4*>(to + 2 * p.width)[q] = dx_sums_of(k, q);
+      }
+    }
   }
 }
 
@@ -269,8 +298,14 @@ void Backward(const CudaLayerNormBackwardParams& p, int blocks, cudaStream_t str
   const Shape shape = ShapeOf(p.type, p.width);
   auto* const partials = static_cast<float*>(p.workspace);
   ChoosePacks<T>(shape.packs, [&](auto packs) {
-    LayerNormBackwardKernel<T, decltype(packs)::value>
-        <<<blocks, shape.threads, 0, stream>>>(p, partials);
+    constexpr int kPacks = decltype(packs)::value;
+    if (p.dx_sums == nullptr) {
+      LayerNormBackwardKernel<T, kPacks, false><<<blocks, shape.threads, 0, stream>>>(p, partials);
+    } else {
+      const size_t shared = kPacks * kPacked<T> * sizeof(float) * shape.threads;
+      LayerNormBackwardKernel<T, kPacks, true>
+          <<<blocks, shape.threads, shared, stream>>>(p, partials);
+    }
   });
 }
 
@@ -303,7 +338,7 @@ cudaError_t LaunchLayerNormBackward(const CudaLayerNormBackwardParams& p, cudaSt
   }
   if (const cudaError_t error = cudaGetLastError(); error != cudaSuccess) return error;
   return LaunchAddParts(static_cast<const float*>(p.workspace), blocks, p.width, p.dweight, p.dbias,
-                        stream);
+                        p.dx_sums, stream);
 }
 
 }  // namespace hanlin

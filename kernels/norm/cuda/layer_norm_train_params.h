@@ -44,10 +44,11 @@ struct CudaLayerNormBackwardParams {
   void* dx = nullptr;             // type [rows, width], added to
   float* dweight = nullptr;       // [width], added to
   float* dbias = nullptr;         // [width], added to
+  float* dx_sums = nullptr;       // [width] or null, added to: the column sums of dx as stored
   void* workspace = nullptr;      // CudaLayerNormBackwardBytes
 };
 
-// Blocks of the backward pass; each leaves one partial sum per column.
+// Blocks of the backward pass; each leaves one partial sum per column and array.
 int LayerNormBackwardBlocks(ComputeType type, int64_t rows, int64_t width);
 
 cudaError_t LaunchLayerNormTrain(const CudaLayerNormTrainParams& params, cudaStream_t stream);

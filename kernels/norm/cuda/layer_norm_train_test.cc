@@ -76,7 +76,7 @@ struct Forward {
 template <typename T>
 struct Backward {
   std::vector<T> dx;
-  std::vector<float> dweight, dbias;
+  std::vector<float> dweight, dbias, dx_sums;
 };
 
 class LayerNormTrainGpuTest : public HopperTest {
@@ -108,12 +108,13 @@ class LayerNormTrainGpuTest : public HopperTest {
   }
 
   template <typename T>
-  Backward<T> RunBackward(const Data<T>& data, const Forward<T>& forward) {
+  Backward<T> RunBackward(const Data<T>& data, const Forward<T>& forward, bool sums) {
     const auto x = OnDevice(forward.sum), dy = OnDevice(data.dy), dx = OnDevice(data.dx);
     const auto weight = OnDevice(data.weight), mean = OnDevice(forward.mean),
                rstd = OnDevice(forward.rstd);
     const auto dweight = OnDevice(std::vector<float>(data.width, 1.0f)),
-               dbias = OnDevice(std::vector<float>(data.width, -1.0f));
+               dbias = OnDevice(std::vector<float>(data.width, -1.0f)),
+               dx_sums = OnDevice(std::vector<float>(data.width, 2.0f));
     const auto workspace = OnDevice(
         std::vector<uint8_t>(CudaLayerNormBackwardBytes(TypeOf<T>(), data.rows, data.width), 0xff));
     const absl::Status launched = CudaLayerNormBackward({.type = TypeOf<T>(),
@@ -127,10 +128,11 @@ class LayerNormTrainGpuTest : public HopperTest {
                                                          .dx = dx.data(),
                                                          .dweight = dweight.data(),
                                                          .dbias = dbias.data(),
+                                                         .dx_sums = sums ? dx_sums.data() : nullptr,
                                                          .workspace = workspace.data()},
                                                         stream_.get());
     EXPECT_TRUE(launched.ok()) << launched;
-    return {FromDevice(dx), FromDevice(dweight), FromDevice(dbias)};
+    return {FromDevice(dx), FromDevice(dweight), FromDevice(dbias), FromDevice(dx_sums)};
   }
 
   // Forward and backward; the CPU's passes take the sums that the device stored.
@@ -162,14 +164,25 @@ class LayerNormTrainGpuTest : public HopperTest {
     EXPECT_LE(RelativeError(got.rstd, rstd), 1e-6);
     EXPECT_LE(RelativeError(ToFloats(got.y), y), kTolerance<T>);
 
-    const Backward<T> gradients = RunBackward(data, got);
     std::vector<float> dx = ToFloats(data.dx), dweight(width, 1.0f), dbias(width, -1.0f);
     LayerNormBackward({rows, width, sum.data(), data.weight.data(), mean.data(), rstd.data(),
                        ToFloats(data.dy).data(), dx.data(), dweight.data(), dbias.data()},
                       pool);
-    EXPECT_LE(RelativeError(ToFloats(gradients.dx), dx), kTolerance<T>);
-    EXPECT_LE(RelativeError(gradients.dweight, dweight), 3e-6);
-    EXPECT_LE(RelativeError(gradients.dbias, dbias), 3e-6);
+    for (const bool sums : {false, true}) {
+      SCOPED_TRACE(sums);
+      const Backward<T> gradients = RunBackward(data, got, sums);
+      const std::vector<float> stored = ToFloats(gradients.dx);
+      EXPECT_LE(RelativeError(stored, dx), kTolerance<T>);
+      EXPECT_LE(RelativeError(gradients.dweight, dweight), 3e-6);
+      EXPECT_LE(RelativeError(gradients.dbias, dbias), 3e-6);
+      std::vector<float> dx_sums(width, 2.0f);
+      for (int64_t c = 0; c < width && sums; ++c) {
+        double of_column = 2;
+        for (int64_t r = 0; r < rows; ++r) of_column += stored[r * width + c];
+        dx_sums[c] = static_cast<float>(of_column);
+      }
+      EXPECT_LE(RelativeError(gradients.dx_sums, dx_sums), sums ? 3e-6 : 0);
+    }
   }
 };
 
@@ -186,6 +199,10 @@ TEST_F(LayerNormTrainGpuTest, MatchesTheCpu) {
   CompareWithCpu<float>(1, 768, true);
   CompareWithCpu<BFloat16>(3000, 64, false);
   CompareWithCpu<float>(1400, 320, false);
+  for (const int64_t width : {768, 2048, 2560, 5120}) {
+    CompareWithCpu<BFloat16>(1500, width, false);
+    CompareWithCpu<float>(500, width, false);
+  }
 }
 
 TEST_F(LayerNormTrainGpuTest, DropsWhatTheCpuDrops) {
@@ -215,10 +232,12 @@ TEST_F(LayerNormTrainGpuTest, RecomputationAndRerunsChangeNoBit) {
     const Forward<BFloat16> first = RunForward(data, true, {0.1f, 1, 2, 3, 4}),
                             again = RunForward(data, true, {0.1f, 1, 2, 3, 4});
     EXPECT_TRUE(SameBits(first.sum.data(), again.sum.data(), first.sum.size()));
-    const Backward<BFloat16> one = RunBackward(data, first), two = RunBackward(data, first);
+    const Backward<BFloat16> one = RunBackward(data, first, true),
+                             two = RunBackward(data, first, true);
     EXPECT_TRUE(SameBits(one.dx.data(), two.dx.data(), one.dx.size()));
     EXPECT_EQ(one.dweight, two.dweight);
     EXPECT_EQ(one.dbias, two.dbias);
+    EXPECT_EQ(one.dx_sums, two.dx_sums);
     data.x = first.sum;
     const Forward<BFloat16> recomputed = RunForward(data, false);
     EXPECT_TRUE(SameBits(first.y.data(), recomputed.y.data(), first.y.size()));

@@ -13,7 +13,7 @@ using R = TensorRole;
 }  // namespace
 
 absl::Status CudaTrainModel::NormBackward(const Pass& pass, const Norm& norm, const std::byte* dy,
-                                          std::byte* dx) {
+                                          const TensorId* bias, std::byte* dx) {
   CudaLayerNormBackwardParams p = {
       .type = type_, .rows = pass.tokens, .width = config_.hidden_size};
   p.x = norm.x;
@@ -24,6 +24,7 @@ absl::Status CudaTrainModel::NormBackward(const Pass& pass, const Norm& norm, co
   p.dx = dx;
   p.dweight = Gradient(norm.weight);
   p.dbias = Gradient(norm.bias);
+  if (bias != nullptr && !DropsProducts()) p.dx_sums = Gradient(*bias);
   p.workspace = activations_.workspace;
   return CudaLayerNormBackward(p, stream_.get());
 }
@@ -36,11 +37,8 @@ absl::Status CudaTrainModel::AddBiasGradient(const Pass& pass, const std::byte* 
 absl::StatusOr<const std::byte*> CudaTrainModel::ProductGradient(const Pass& pass,
                                                                  const std::byte* dx, uint32_t site,
                                                                  TensorId bias) {
+  if (!DropsProducts()) return dx;
   const DropoutParams dropout = Dropout(pass, options_.dropout.hidden, site);
-  if (dropout.rate == 0) {
-    RETURN_IF_ERROR(AddBiasGradient(pass, dx, bias));
-    return dx;
-  }
   std::byte* const dproduct = activations_.hidden[0];
   RETURN_IF_ERROR(CudaDropoutSums(dropout, type_, dx, pass.tokens, config_.hidden_size, dproduct,
                                   Gradient(bias), activations_.workspace, stream_.get()));
@@ -92,7 +90,8 @@ absl::Status CudaTrainModel::MlpBackward(const Pass& pass, int layer, const Cuda
   RETURN_IF_ERROR(
       LinearBackward(pass.tokens, activations_.dup, a.ln2, {R::kMlpUpWeight, layer}, dln));
   RETURN_IF_ERROR(AllReduce(pass.tokens, dln));
-  return NormBackward(pass, Norm2(layer, a), dln, dx);
+  const TensorId bias = {R::kAttnOutBias, layer};
+  return NormBackward(pass, Norm2(layer, a), dln, &bias, dx);
 }
 
 absl::Status CudaTrainModel::AttentionBackward(const Pass& pass, int layer,
@@ -110,7 +109,8 @@ absl::Status CudaTrainModel::AttentionBackward(const Pass& pass, int layer,
   RETURN_IF_ERROR(AddBiasGradient(pass, dqkv, {R::kQkvBias, layer}));
   RETURN_IF_ERROR(LinearBackward(pass.tokens, dqkv, a.ln1, {R::kQkvWeight, layer}, dln));
   RETURN_IF_ERROR(AllReduce(pass.tokens, dln));
-  return NormBackward(pass, Norm1(layer, a), dln, dx);
+  const TensorId bias = {R::kMlpDownBias, layer - 1};
+  return NormBackward(pass, Norm1(layer, a), dln, layer > 0 ? &bias : nullptr, dx);
 }
 
 absl::Status CudaTrainModel::EmbedBackward(const Pass& pass, std::byte* dx) {

@@ -70,7 +70,8 @@ absl::Status CudaTrainModel::Classify(const Pass& pass, std::byte* dx) {
   if (dx == nullptr) return absl::OkStatus();
   // Rows that do not count have no gradient.
   if (!pass.whole()) RETURN_IF_ERROR(gather(selected, pass.arrays.place, pass.tokens, norm.y));
-  return NormBackward(pass, norm, norm.y, dx);
+  const TensorId bias = {TensorRole::kMlpDownBias, config_.num_layers - 1};
+  return NormBackward(pass, norm, norm.y, &bias, dx);
 }
 
 absl::Status CudaTrainModel::Logits(const TrainBatch& batch, std::span<const int64_t> positions,

@@ -125,10 +125,14 @@ class CudaTrainModel : public TrainModel {
   absl::Status AttentionBackward(const Pass& pass, int layer, const CudaLayerActivations& a,
                                  std::byte* dx);
   absl::Status EmbedBackward(const Pass& pass, std::byte* dx);
-  // dx += the norm's backward pass of dy
-  absl::Status NormBackward(const Pass& pass, const Norm& norm, const std::byte* dy, std::byte* dx);
-  // The gradient of a product whose sum with the residual has the gradient dx: dx itself where
-  // there is no dropout. Adds the bias's gradient.
+  // A product's sum with the residual drops some of the product in training.
+  bool DropsProducts() const { return options_.dropout.hidden > 0; }
+  // dx += the norm's backward pass of dy. `bias`: of the product in the sum that the norm is of,
+  // null if none; without dropout dx is the product's gradient too, whose sums are the bias's.
+  absl::Status NormBackward(const Pass& pass, const Norm& norm, const std::byte* dy,
+                            const TensorId* bias, std::byte* dx);
+  // The gradient of a product whose sum with the residual has the gradient dx. Without dropout it
+  // is dx, and the norm before has added the bias's gradient; else this does.
   absl::StatusOr<const std::byte*> ProductGradient(const Pass& pass, const std::byte* dx,
                                                    uint32_t site, TensorId bias);
   absl::Status AddBiasGradient(const Pass& pass, const std::byte* dy, TensorId bias);
