@@ -111,6 +111,7 @@ absl::StatusOr<RunSummary> RunRank(const TrainConfig& config, const Ranks& ranks
   TrainerOptions options = {.config = config};
   options.tensor = ranks.tensor.get();
   options.data = ranks.data.get();
+  options.device = ranks.environment.local_rank;
   options.stop_requested = [] { return stop_signals > 0; };
   Console console;
   if (writes) options.observer = &console;

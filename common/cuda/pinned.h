@@ -53,6 +53,10 @@ class CudaEvent {
   absl::Status Record(const CudaStream& stream) const {
     return CudaStatus(cudaEventRecord(event_.get(), stream.get()), "event");
   }
+  // What comes into `stream` from here on waits for the work before the last Record.
+  absl::Status HoldBack(const CudaStream& stream) const {
+    return CudaStatus(cudaStreamWaitEvent(stream.get(), event_.get()), "joining of streams");
+  }
   // Until the work before the last Record is done, which is at once when there was none. Spins.
   absl::Status Wait() const {
     return CudaStatus(cudaEventSynchronize(event_.get()), "work of the stream");

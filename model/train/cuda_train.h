@@ -10,6 +10,7 @@
 #include <memory>
 
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "kernels/base/types.h"
 #include "model/train/train_model.h"
 
@@ -20,14 +21,17 @@ class CudaCommunicator;
 struct CudaTrainOptions {
   ComputeType type = ComputeType::kBFloat16;
   int device = 0;  // ordinal
-  // The same groups as TrainModelOptions::tensor and data, through which sums on the device go.
-  // Wanted where those have more than one rank; not owned.
+  // How long a rank may keep the others waiting.
+  absl::Duration timeout = absl::Seconds(60);
+  // The same groups as TrainModelOptions::tensor and data, through which sums on the device go; not
+  // owned. Null: where those have more than one rank the model makes them, over NCCL.
   CudaCommunicator* tensor = nullptr;
   CudaCommunicator* data = nullptr;
 };
 
-// FAILED_PRECONDITION: no usable device, or a library is missing. RESOURCE_EXHAUSTED: the flat
-// arrays do not fit; activations are allocated with the first batch of their size.
+// Called by all ranks together. FAILED_PRECONDITION: no usable device, or a library is missing.
+// RESOURCE_EXHAUSTED: the flat arrays do not fit; activations are allocated with the first batch of
+// their size.
 absl::StatusOr<std::unique_ptr<TrainModel>> MakeCudaTrainModel(const TrainModelOptions& options,
                                                                const CudaTrainOptions& cuda);
 

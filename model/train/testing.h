@@ -19,9 +19,6 @@ namespace hanlin::testing {
 // its maker of models: testing_cpu.cc, cuda/testing_cuda.cc (fp32; skips without a GPU).
 absl::StatusOr<std::unique_ptr<TrainModel>> MakeTestedModel(const TrainModelOptions& options,
                                                             ThreadPool& pool);
-// Whether several ranks can run in this process.
-extern const bool kTestsGroups;
-
 inline ModelConfig SmallConfig() {
   ModelConfig config;
   config.name = "small";

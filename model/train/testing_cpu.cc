@@ -3,8 +3,6 @@
 
 namespace hanlin::testing {
 
-const bool kTestsGroups = true;
-
 absl::StatusOr<std::unique_ptr<TrainModel>> MakeTestedModel(const TrainModelOptions& options,
                                                             ThreadPool& pool) {
   return MakeCpuTrainModel(options, pool);

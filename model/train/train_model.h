@@ -110,7 +110,7 @@ class TrainModel {
   // `data` as soon as it is final, while the backward pass goes on. Until ReduceGradients returns
   // the group belongs to the model. Without the call ReduceGradients does all of it, with the same
   // bits; ranks need not agree on it.
-  virtual void ReduceInNextBackward() {}
+  virtual void ReduceInNextBackward() = 0;
 
   // Sums the gradients over `data`, or waits for what is left of that. Frozen tensors get zeros.
   virtual absl::Status ReduceGradients() = 0;

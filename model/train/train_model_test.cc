@@ -7,6 +7,7 @@
 #include <mutex>
 
 #include "absl/time/clock.h"
+#include "model/train/background_sum.h"
 #include "model/train/collectives.h"
 #include "model/train/testing.h"
 
@@ -176,7 +177,6 @@ GridOutcome RunOnGrid(int tp, int dp, bool zero) {
 }
 
 TEST(TrainModel, TensorAndDataParallelRanksAgreeWithOneProcess) {
-  if (!testing::kTestsGroups) GTEST_SKIP() << "one rank in this process";
   const ParameterLayout layout(SmallConfig(), 1);
   const GridOutcome want = RunOnGrid(1, 1, true);
   struct Grid {
@@ -241,7 +241,6 @@ std::vector<std::vector<float>> GradientsOf(int tp, const std::vector<bool>& ove
 }
 
 TEST(TrainModel, SummingDuringTheBackwardPassChangesNoBit) {
-  if (!testing::kTestsGroups) GTEST_SKIP() << "one rank in this process";
   for (const int tp : {1, 2}) {
     const auto want = GradientsOf(tp, {false, false, false});
     for (int t = 0; t < tp; ++t) EXPECT_EQ(want[t], want[tp + t]);
@@ -264,7 +263,6 @@ TEST(TrainModel, ASecondLastMicroBatchIsRefused) {
 
 // A rank that ends while the others sum: in each of them the step fails with its number, at once.
 TEST(TrainModel, ARankThatIsLostDuringTheSumIsNamed) {
-  if (!testing::kTestsGroups) GTEST_SKIP() << "one rank in this process";
   const absl::Time begin = absl::Now();
   RunGrid(2, 3, [&](Communicator& tensor, Communicator& data, int, int d) {
     ThreadPool pool(1);
@@ -287,27 +285,23 @@ TEST(TrainModel, ARankThatIsLostDuringTheSumIsNamed) {
   EXPECT_LT(absl::Now() - begin, absl::Seconds(10));
 }
 
-// A rank whose tensor group has failed gives its pass up while a sum waits for another replica.
-TEST(TrainModel, AModelThatEndsDuringTheSumEndsItsGroup) {
-  if (!testing::kTestsGroups) GTEST_SKIP() << "one rank in this process";
+// As when a rank's tensor group has failed while a sum waits for another replica.
+TEST(BackgroundSum, EndsItsGroupWhenItEndsWithWorkLeft) {
   const absl::Time begin = absl::Now();
-  RunGrid(1, 2, [&](Communicator&, Communicator& data, int, int d) {
-    ThreadPool pool(1);
-    TrainModelOptions options = WithDropout();
-    options.data = &data;
-    auto model = Make(options, pool);
-    if (d == 0) {
-      const TrainBatch batch = RandomBatch(options.config, 2, 20, 4, d);
-      std::vector<float> losses(batch.tokens.size());
-      model->ReduceInNextBackward();
-      ASSERT_OK(model->ForwardBackward(batch, 0, losses));
-      model.reset();
+  testing::RunRanks(2, [](Communicator& data) {
+    std::vector<float> values(100, 1.0f);
+    if (data.rank() == 0) {
+      BackgroundSum sum(&data);
+      ASSERT_OK(sum.Add(values));
       return;
     }
     while (data.Check().ok()) absl::SleepFor(absl::Milliseconds(5));
-    EXPECT_FALSE(model->ReduceGradients().ok());
+    BackgroundSum sum(&data);
+    sum.Add(values).IgnoreError();
+    EXPECT_THAT(sum.Wait(), testing::StatusIs(absl::StatusCode::kUnavailable,
+                                              ::testing::HasSubstr("rank 0 of 2")));
   });
-  EXPECT_LT(absl::Now() - begin, absl::Seconds(10));
+  EXPECT_LT(absl::Now() - begin, absl::Seconds(5));
 }
 
 TEST(ParameterLayout, StretchesCoverTheArrayFromBehind) {
@@ -325,7 +319,6 @@ TEST(ParameterLayout, StretchesCoverTheArrayFromBehind) {
 }
 
 TEST(TrainModel, LogitsHaveTheLossesOfEvaluateOnEveryTensorRank) {
-  if (!testing::kTestsGroups) GTEST_SKIP() << "one rank in this process";
   const TrainBatch batch = RandomBatch(SmallConfig(), 3, 12, 0, 4);
   const std::vector<int64_t> positions = {0, 11, 5, 24, 35};
   for (const int tp : {1, 2, 4}) {

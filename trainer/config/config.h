@@ -108,7 +108,7 @@ struct TrainConfig {
     int64_t threads = 0;             // 0 = what the machine has, shared among the ranks of a host
     std::string dtype = "auto";      // of the products' operands: auto | float32 | bfloat16
     std::string recompute = "none";  // none | selective | full
-    std::string device = "cpu";      // cpu (auto is float32) | cuda (auto is bfloat16; one rank)
+    std::string device = "cpu";      // cpu (auto is float32) | cuda (auto is bfloat16)
   } compute;
 
   struct Log {

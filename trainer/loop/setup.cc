@@ -170,14 +170,10 @@ absl::Status Trainer::MakeModel(const ModelConfig& model) {
   options.adamw = {config_.optimizer.beta1, config_.optimizer.beta2, config_.optimizer.eps};
   RETURN_IF_ERROR(SetGroups(config_, &options));
   if (cuda) {
-    for (const Communicator* const group : {options.tensor, options.data}) {
-      if (group == nullptr || group->size() == 1) continue;
-      return Unimplemented(
-          "compute.device is cuda: {} ranks, want one; ranks do not train together "
-          "on GPUs yet",
-          group->size());
-    }
-    ASSIGN_OR_RETURN(model_, MakeCudaTrainModel(options, {.type = options.operands}));
+    ASSIGN_OR_RETURN(
+        model_, MakeCudaTrainModel(options, {.type = options.operands,
+                                             .device = options_.device,
+                                             .timeout = absl::Seconds(config_.parallel.timeout)}));
   } else {
     ASSIGN_OR_RETURN(model_, MakeCpuTrainModel(options, pool_));
   }
@@ -250,7 +246,8 @@ absl::StatusOr<std::unique_ptr<Trainer>> Trainer::Create(const TrainerOptions& o
                           model, config.checkpoint.dtype == "bfloat16", config.checkpoint.keep});
     const ComputeType operands = trainer->model_->options().operands;
     if (config.compute.device == "cuda") {
-      ASSIGN_OR_RETURN(trainer->peak_flops_, MeasureCudaPeak({.type = operands}));
+      ASSIGN_OR_RETURN(trainer->peak_flops_,
+                       MeasureCudaPeak({.type = operands, .device = options.device}));
     } else {
       trainer->peak_flops_ = MeasurePeakFlops(operands, pool);
     }

@@ -34,6 +34,7 @@ struct TrainerOptions {
   TrainConfig config;
   Communicator* tensor = nullptr;  // not owned; null: alone
   Communicator* data = nullptr;
+  int device = 0;                        // ordinal of this rank's GPU, where the recipe wants one
   std::function<bool()> stop_requested;  // SIGTERM: save and end
   Observer* observer = nullptr;          // of the rank that writes; null on others
 };

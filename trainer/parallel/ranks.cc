@@ -72,6 +72,9 @@ absl::StatusOr<RankEnvironment> ReadRankEnvironment(const GetEnvironment& get) {
   ASSIGN_OR_RETURN(result.rank, Integer(get, "RANK", 0, 0, result.world_size - 1));
   ASSIGN_OR_RETURN(result.local_world_size,
                    Integer(get, "LOCAL_WORLD_SIZE", result.world_size, 1, result.world_size));
+  ASSIGN_OR_RETURN(result.local_rank,
+                   Integer(get, "LOCAL_RANK", result.rank % result.local_world_size, 0,
+                           result.local_world_size - 1));
   if (result.world_size == 1) return result;
   const auto address = get("MASTER_ADDR");
   if (!address.has_value() || !get("MASTER_PORT").has_value()) {

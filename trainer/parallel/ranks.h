@@ -24,11 +24,12 @@ struct RankEnvironment {
   int world_size = 1;
   int local_world_size = 1;
   std::string master;  // HOST:PORT; unused by a world of one
+  int local_rank = 0;  // among the ranks of this host
 };
 
-// Reads RANK, WORLD_SIZE, LOCAL_WORLD_SIZE, MASTER_ADDR, MASTER_PORT, TORCHELASTIC_USE_AGENT_STORE
-// through `get` (std::getenv in a program). Without RANK and WORLD_SIZE: alone. INVALID_ARGUMENT
-// names the variable.
+// Reads RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR, MASTER_PORT,
+// TORCHELASTIC_USE_AGENT_STORE through `get` (std::getenv in a program). Without RANK and
+// WORLD_SIZE: alone. INVALID_ARGUMENT names the variable.
 using GetEnvironment = std::function<std::optional<std::string>(const char* name)>;
 absl::StatusOr<RankEnvironment> ReadRankEnvironment(const GetEnvironment& get);
 

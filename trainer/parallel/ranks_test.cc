@@ -35,11 +35,17 @@ TEST(RankEnvironmentTest, TorchrunsVariables) {
   ASSERT_OK_AND_ASSIGN(RankEnvironment ranks, Read(variables));
   EXPECT_EQ(ranks.rank, 3);
   EXPECT_EQ(ranks.local_world_size, 2);
+  EXPECT_EQ(ranks.local_rank, 1);
   EXPECT_EQ(ranks.master, "[::1]:29500");
+  variables["LOCAL_RANK"] = "2";
+  EXPECT_THAT(Read(variables), StatusIs(absl::StatusCode::kInvalidArgument,
+                                        HasSubstr("LOCAL_RANK is '2', want an integer in [0, 1]")));
+  variables.erase("LOCAL_RANK");
   variables["MASTER_ADDR"] = "node0";
   variables["TORCHELASTIC_USE_AGENT_STORE"] = "True";
   ASSERT_OK_AND_ASSIGN(ranks, Read(variables));
   EXPECT_EQ(ranks.master, "node0:29501");
+  EXPECT_EQ(ranks.local_rank, 1);
 }
 
 TEST(RankEnvironmentTest, NonsenseIsNamed) {

@@ -3,9 +3,9 @@
 
 #include <cstring>
 #include <mutex>
-#include <string>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
@@ -22,13 +22,14 @@ class NcclCommunicator final : public CudaCommunicator {
  public:
   explicit NcclCommunicator(const NcclOptions& options)
       : options_(options),
-        rank_(options.rendezvous == nullptr ? 0 : options.rendezvous->rank()),
-        size_(options.rendezvous == nullptr ? 1 : options.rendezvous->size()) {}
+        group_(options.group != nullptr && options.group->size() > 1 ? options.group : nullptr),
+        rank_(group_ == nullptr ? 0 : group_->rank()),
+        size_(group_ == nullptr ? 1 : group_->size()) {}
 
   ~NcclCommunicator() override {
     stop_.Notify();
     if (watcher_.joinable()) watcher_.join();
-    Abort("the rank ends");
+    Release(Unavailable("the rank ends"));
     if (done_ != nullptr) cudaEventDestroy(done_);
   }
 
@@ -95,15 +96,19 @@ class NcclCommunicator final : public CudaCommunicator {
         return Internal("ncclGetUniqueId: {}", api_->error_string(result));
       }
     }
-    if (options_.rendezvous == nullptr) return id;
-    std::string text(id.internal, sizeof(id.internal));
-    RETURN_IF_ERROR(options_.rendezvous->Broadcast(&text));
-    if (text.size() != sizeof(id.internal)) {
-      return Internal("rank 0 sent an id of {} bytes, want {}", text.size(), sizeof(id.internal));
+    if (group_ == nullptr) return id;
+    const auto* const bytes = reinterpret_cast<const std::byte*>(id.internal);
+    std::vector<std::byte> message(bytes, bytes + sizeof(id.internal));
+    RETURN_IF_ERROR(group_->Broadcast(&message, options_.timeout));
+    if (message.size() != sizeof(id.internal)) {
+      return Internal("rank 0 sent an id of {} bytes, want {}", message.size(),
+                      sizeof(id.internal));
     }
-    std::memcpy(id.internal, text.data(), sizeof(id.internal));
+    std::memcpy(id.internal, message.data(), sizeof(id.internal));
     return id;
   }
+
+  absl::Status CheckGroup() const { return group_ == nullptr ? absl::OkStatus() : group_->Check(); }
 
   // The lock keeps the communicator from being aborted, hence freed, during the call.
   template <typename Call>
@@ -125,6 +130,7 @@ class NcclCommunicator final : public CudaCommunicator {
         return AbortWith(Unavailable("{} took longer than {:.1f} s", what,
                                      absl::ToDoubleSeconds(options_.timeout)));
       }
+      if (absl::Status group = CheckGroup(); !group.ok()) return AbortWith(std::move(group));
       RETURN_IF_ERROR(Ask(&result));
       if (result == ncclInProgress) absl::SleepFor(kPollInterval);
     }
@@ -147,10 +153,13 @@ class NcclCommunicator final : public CudaCommunicator {
   }
 
   void WatchLoop() {
+    cudaSetDevice(options_.device);  // else the event's query opens device 0
     while (!stop_.WaitForNotificationWithTimeout(kWatchInterval)) {
       ncclResult_t state = ncclSuccess;
       if (!Ask(&state).ok()) return;
-      if (state != ncclSuccess && state != ncclInProgress) {
+      if (absl::Status group = CheckGroup(); !group.ok()) {
+        AbortWith(std::move(group)).IgnoreError();
+      } else if (state != ncclSuccess && state != ncclInProgress) {
         AbortWith(Unavailable("NCCL: {}", api_->error_string(state))).IgnoreError();
       } else if (IsOverdue()) {
         AbortWith(Unavailable("a step took longer than {:.1f} s",
@@ -160,9 +169,18 @@ class NcclCommunicator final : public CudaCommunicator {
     }
   }
 
-  // Returns the reason that counts, the first one. NCCL may take its time to abort: others hear of
-  // the failure before.
+  // Returns the reason that counts, the first one of any rank.
   absl::Status AbortWith(absl::Status reason) {
+    if (group_ != nullptr) {
+      group_->Abort(Message(reason));
+      reason = group_->Check();
+    }
+    Release(std::move(reason));
+    return Check();
+  }
+
+  // NCCL may take its time to abort: others hear of the failure before.
+  void Release(absl::Status reason) {
     ncclComm_t comm = nullptr;
     {
       const std::lock_guard lock(mutex_);
@@ -170,10 +188,10 @@ class NcclCommunicator final : public CudaCommunicator {
       std::swap(comm, comm_);
     }
     if (comm != nullptr) api_->comm_abort(comm);
-    return Check();
   }
 
   const NcclOptions options_;
+  Communicator* const group_;  // null: alone
   const int rank_;
   const int size_;
   std::unique_ptr<NcclApi> api_;

@@ -152,8 +152,10 @@ absl::Status CudaTrainModel::Backward(const Pass& pass, std::byte* dx) {
     }
     RETURN_IF_ERROR(MlpBackward(pass, layer, a, dx));
     RETURN_IF_ERROR(AttentionBackward(pass, layer, a, dx));
+    if (pass.reduces) RETURN_IF_ERROR(ReduceNextStretch());
   }
-  return EmbedBackward(pass, dx);
+  RETURN_IF_ERROR(EmbedBackward(pass, dx));
+  return pass.reduces ? ReduceNextStretch() : absl::OkStatus();
 }
 
 }  // namespace hanlin

@@ -2,16 +2,29 @@
 #include "model/train/cuda/cuda_model.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "kernels/elementwise/cuda/elementwise.h"
 #include "kernels/embed/cuda/embed_train.h"
 #include "kernels/gemm/cuda/peak.h"
 #include "kernels/optim/cuda/adamw_params.h"
-#include "model/comm/nccl/cuda_communicator.h"
+#include "model/comm/nccl/nccl_communicator.h"
 #include "model/train/cuda/memory.h"
 
 namespace hanlin {
 namespace {
+
+// The ranks of `group` on the device, for `*device` where it is null.
+absl::StatusOr<std::unique_ptr<CudaCommunicator>> JoinOnDevice(Communicator* group,
+                                                               const CudaTrainOptions& cuda,
+                                                               CudaCommunicator** device) {
+  if (group == nullptr || group->size() == 1 || *device != nullptr) return nullptr;
+  ASSIGN_OR_RETURN(
+      auto joined,
+      MakeNcclCommunicator({.device = cuda.device, .group = group, .timeout = cuda.timeout}));
+  *device = joined.get();
+  return joined;
+}
 
 absl::Status CheckGroup(const char* name, const Communicator* group,
                         const CudaCommunicator* device) {
@@ -34,24 +47,32 @@ CudaTrainModel::CudaTrainModel(const TrainModelOptions& options, const CudaTrain
 
 absl::StatusOr<std::unique_ptr<CudaTrainModel>> CudaTrainModel::Create(
     const TrainModelOptions& options, const CudaTrainOptions& cuda) {
-  std::unique_ptr<CudaTrainModel> model(new CudaTrainModel(options, cuda));
-  RETURN_IF_ERROR(CheckTp(options.config, model->tp_size()));
   const ModelConfig& config = options.config;
-  if (config.head_dim % 8 != 0 || config.head_dim > 128 ||
-      config.ffn_size / model->tp_size() % 8 != 0) {
+  const int tp_size = options.tensor == nullptr ? 1 : options.tensor->size();
+  RETURN_IF_ERROR(CheckTp(config, tp_size));
+  if (config.head_dim % 8 != 0 || config.head_dim > 128 || config.ffn_size / tp_size % 8 != 0) {
     return Unimplemented(
         "training on a GPU wants heads of a multiple of 8 up to 128 and an MLP of a multiple of 8 "
         "on each rank, not {} and {}",
-        config.head_dim, config.ffn_size / model->tp_size());
+        config.head_dim, config.ffn_size / tp_size);
   }
-  RETURN_IF_ERROR(CheckGroup("tensor-parallel", options.tensor, cuda.tensor));
-  RETURN_IF_ERROR(CheckGroup("data-parallel", options.data, cuda.data));
-  ASSIGN_OR_RETURN(model->device_, OpenCudaDevice(cuda.device));
-  if (!model->device_.hopper) {
+  ASSIGN_OR_RETURN(CudaDevice device, OpenCudaDevice(cuda.device));
+  if (!device.hopper) {
     return FailedPrecondition("training wants a GPU of compute capability 9.0, {} has {}.{}",
-                              model->device_.name, model->device_.major, model->device_.minor);
+                              device.name, device.major, device.minor);
   }
+  CudaTrainOptions joined = cuda;
+  ASSIGN_OR_RETURN(auto tensor, JoinOnDevice(options.tensor, cuda, &joined.tensor));
+  ASSIGN_OR_RETURN(auto data, JoinOnDevice(options.data, cuda, &joined.data));
+  RETURN_IF_ERROR(CheckGroup("tensor-parallel", options.tensor, joined.tensor));
+  RETURN_IF_ERROR(CheckGroup("data-parallel", options.data, joined.data));
+  std::unique_ptr<CudaTrainModel> model(new CudaTrainModel(options, joined));
+  model->device_ = std::move(device);
+  model->tensor_group_ = std::move(tensor);
+  model->data_group_ = std::move(data);
   ASSIGN_OR_RETURN(model->stream_, CudaStream::Create());
+  ASSIGN_OR_RETURN(model->sums_stream_, CudaStream::Create());
+  ASSIGN_OR_RETURN(model->join_, CudaEvent::Create());
   RETURN_IF_ERROR(model->Allocate());
   return model;
 }
@@ -155,7 +176,9 @@ absl::Status CudaTrainModel::Evaluate(const TrainBatch& batch, bool all, std::sp
 
 absl::Status CudaTrainModel::ForwardBackward(const TrainBatch& batch, uint32_t step,
                                              std::span<float> losses) {
-  ASSIGN_OR_RETURN(const Pass pass, Upload(batch, /*all=*/false, /*training=*/true, step));
+  if (reduced_ > 0) return Internal("a micro-batch after the last one, want ReduceGradients");
+  ASSIGN_OR_RETURN(Pass pass, Upload(batch, /*all=*/false, /*training=*/true, step));
+  pass.reduces = std::exchange(reduce_in_next_, false);
   RETURN_IF_ERROR(Forward(pass));
   std::byte* const dx = activations_.hidden[2];
   RETURN_IF_CUDA_ERROR(

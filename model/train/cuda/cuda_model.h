@@ -8,7 +8,8 @@
 //          rows that count are multiplied
 //
 // A micro-batch goes up by one copy from pinned memory and its losses come back by one; the host
-// waits only for these. Memory is one allocation for the largest micro-batch seen (activations.h).
+// waits only for these. Gradients are summed over the replicas in a stream of their own. Memory is
+// one allocation for the largest micro-batch seen (activations.h).
 #ifndef HANLIN_MODEL_TRAIN_CUDA_CUDA_MODEL_H_
 #define HANLIN_MODEL_TRAIN_CUDA_CUDA_MODEL_H_
 
@@ -22,6 +23,7 @@
 #include "common/cuda/stream.h"
 #include "kernels/attention/cuda/causal_attention_params.h"
 #include "kernels/gemm/cuda/train_products.h"
+#include "model/comm/nccl/cuda_communicator.h"
 #include "model/train/cuda/activations.h"
 #include "model/train/cuda/parameters.h"
 #include "model/train/cuda_train.h"
@@ -42,6 +44,7 @@ class CudaTrainModel : public TrainModel {
                       std::span<float> logits) override;
   absl::Status ForwardBackward(const TrainBatch& batch, uint32_t step,
                                std::span<float> losses) override;
+  void ReduceInNextBackward() override { reduce_in_next_ = true; }
   absl::Status ReduceGradients() override;
   absl::StatusOr<double> GradientNorm() override;
   absl::Status Update(double learning_rate, float gradient_scale, int64_t step) override;
@@ -59,6 +62,7 @@ class CudaTrainModel : public TrainModel {
     uint32_t step;
     int64_t classified;  // rows
     CudaBatch arrays;    // on the device
+    bool reduces;        // see ReduceInNextBackward
     bool whole() const { return classified == tokens; }
   };
   CudaTrainModel(const TrainModelOptions& options, const CudaTrainOptions& cuda);
@@ -159,6 +163,10 @@ class CudaTrainModel : public TrainModel {
   // Clears what unwritten_ marks: one gradient, or all, so that the array can be read and added to.
   absl::Status SettleGradient(size_t slot) const;
   absl::Status SettleGradients() const;
+  // The next stretch's gradient is final on this rank, its sum begins.
+  absl::Status ReduceNextStretch();
+  // Puts what `first` holds up to here in front of what comes into `second`.
+  absl::Status Join(const CudaStream& first, const CudaStream& second);
   absl::Status CheckRange(TrainState state, int64_t begin, size_t count) const;
   // Of gradients and moments.
   float* StateAt(TrainState state, int64_t begin) const;
@@ -172,6 +180,10 @@ class CudaTrainModel : public TrainModel {
   const ParameterLayout layout_;
   CudaDevice device_;
   CudaStream stream_;
+  CudaStream sums_stream_;  // of gradients over cuda_.data
+  CudaEvent join_;
+  bool reduce_in_next_ = false;
+  int reduced_ = 0;  // stretches in sums_stream_ since the last ReduceGradients
   std::unique_ptr<CudaTrainProducts> products_;
   CudaParameters parameters_;
   DeviceBuffer<float> gradients_;
@@ -185,6 +197,9 @@ class CudaTrainModel : public TrainModel {
   CudaActivations activations_;
   PinnedBuffer<std::byte> uploads_;
   PinnedBuffer<float> downloads_;
+  // Of cuda_, if the model made them. They end first: sums that wait for a lost rank would hold the
+  // memory.
+  std::unique_ptr<CudaCommunicator> tensor_group_, data_group_;
 };
 
 }  // namespace hanlin

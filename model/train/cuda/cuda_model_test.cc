@@ -1,11 +1,15 @@
-// What bf16 on a GPU adds to the tests of model/train: near to fp32, the same bits on a rerun and
-// with recomputation, the master weights as they were written, and memory as planned.
+// What bf16 on a GPU adds to the tests of model/train: near to fp32, the same bits on a rerun,
+// with recomputation and over several ranks, the master weights as they were written, and memory as
+// planned.
 #include "model/train/cuda/cuda_model.h"
 
 #include <cmath>
+#include <mutex>
 
 #include "common/cuda/testing.h"
 #include "kernels/base/kernel_testing.h"
+#include "model/comm/nccl/nccl_communicator.h"
+#include "model/comm/nccl/testing.h"
 #include "model/train/cuda/memory.h"
 #include "model/train/testing.h"
 
@@ -39,12 +43,13 @@ struct Outcome {
 };
 
 // Three steps of one micro-batch each; the gradients are the first step's.
-Outcome ThreeSteps(TrainModel& model, int64_t masked) {
+Outcome ThreeSteps(TrainModel& model, int64_t masked, bool overlap = false, uint32_t seed = 0) {
   Outcome outcome;
   for (uint32_t step = 0; step < 3; ++step) {
-    const TrainBatch batch = RandomBatch(model.options().config, 3, 150, masked, step);
+    const TrainBatch batch = RandomBatch(model.options().config, 3, 150, masked, seed + step);
     std::vector<float> losses(batch.tokens.size());
     model.ZeroGradients();
+    if (overlap) model.ReduceInNextBackward();
     EXPECT_OK(model.ForwardBackward(batch, step, losses));
     EXPECT_OK(model.ReduceGradients());
     outcome.losses.insert(outcome.losses.end(), losses.begin(), losses.end());
@@ -126,6 +131,60 @@ TEST_F(CudaTrainModelTest, RerunsAndRecomputationChangeNoBitOfBf16) {
       EXPECT_EQ(got.gradients, want.gradients);
       EXPECT_EQ(got.parameters, want.parameters);
     }
+  }
+}
+
+// All that several replicas do, over NCCL, by one.
+TEST_F(CudaTrainModelTest, AGroupOfOneOverNcclChangesNoBit) {
+  const auto nccl = MakeNcclCommunicator({});
+  if (absl::IsFailedPrecondition(nccl.status())) GTEST_SKIP() << nccl.status();
+  ASSERT_OK(nccl.status());
+  for (const ComputeType type : {ComputeType::kBFloat16, ComputeType::kFloat32}) {
+    TrainModelOptions options = WithDropout(MediumConfig(64));
+    options.frozen.assign(AllTensors(options.config).size(), false);
+    options.frozen[1] = options.frozen[5] = true;
+    const Outcome want = ThreeSteps(*Load(MakeCudaTrainModel(options, {.type = type})), 40);
+    for (const bool overlap : {false, true}) {
+      const auto model = Load(MakeCudaTrainModel(options, {.type = type, .data = nccl->get()}));
+      const Outcome got = ThreeSteps(*model, 40, overlap);
+      EXPECT_EQ(got.losses, want.losses);
+      EXPECT_EQ(got.gradients, want.gradients);
+      EXPECT_EQ(got.parameters, want.parameters);
+    }
+  }
+  EXPECT_OK((*nccl)->Check());
+}
+
+// What rank 0 of a grid comes to; all replicas have its gradients and parameters.
+Outcome OnGrid(int tp, int dp, bool overlap) {
+  std::mutex mutex;
+  std::vector<Outcome> outcomes(tp * dp);
+  testing::RunGrid(tp, dp, [&](Communicator& tensor, Communicator& data, int t, int d) {
+    ModelConfig config = MediumConfig(64);
+    config.vocab_size = 208;  // a multiple of 8 on each rank
+    TrainModelOptions options = WithDropout(config);
+    options.tensor = &tensor;
+    options.data = &data;
+    testing::HostCudaCommunicator on_tensor(&tensor), on_data(&data);
+    const auto model = Load(MakeCudaTrainModel(
+        options, {.tensor = tp > 1 ? &on_tensor : nullptr, .data = dp > 1 ? &on_data : nullptr}));
+    Outcome outcome = ThreeSteps(*model, 40, overlap, 10 * d);
+    const std::lock_guard lock(mutex);
+    outcomes[d * tp + t] = std::move(outcome);
+  });
+  for (int d = 1; d < dp; ++d) {
+    EXPECT_EQ(outcomes[d * tp].gradients, outcomes[0].gradients);
+    EXPECT_EQ(outcomes[d * tp].parameters, outcomes[0].parameters);
+  }
+  return outcomes[0];
+}
+
+TEST_F(CudaTrainModelTest, SummingDuringTheBackwardPassChangesNoBitOfBf16) {
+  for (const auto& [tp, dp] : {std::pair(1, 2), {2, 2}, {1, 3}}) {
+    const Outcome want = OnGrid(tp, dp, false), got = OnGrid(tp, dp, true);
+    EXPECT_EQ(got.losses, want.losses) << tp << "x" << dp;
+    EXPECT_EQ(got.gradients, want.gradients) << tp << "x" << dp;
+    EXPECT_EQ(got.parameters, want.parameters) << tp << "x" << dp;
   }
 }
 

@@ -75,16 +75,30 @@ absl::Status CudaTrainModel::SettleGradients() const {
   return absl::OkStatus();
 }
 
-absl::Status CudaTrainModel::ReduceGradients() {
-  RETURN_IF_ERROR(SettleGradients());
-  for (size_t i = 0; i < options_.frozen.size(); ++i) {
+absl::Status CudaTrainModel::Join(const CudaStream& first, const CudaStream& second) {
+  RETURN_IF_ERROR(join_.Record(first));
+  return join_.HoldBack(second);
+}
+
+absl::Status CudaTrainModel::ReduceNextStretch() {
+  const ParameterRange stretch = layout_.Stretch(reduced_++);
+  for (size_t i = 0; i < layout_.slots().size(); ++i) {
     const ParameterSlot& slot = layout_.slots()[i];
-    if (!options_.frozen[i]) continue;
-    RETURN_IF_CUDA_ERROR(cudaMemsetAsync(gradients_.data() + slot.offset, 0,
-                                         slot.shape.size() * sizeof(float), stream_.get()));
+    if (slot.offset < stretch.begin || slot.offset >= stretch.end) continue;
+    if (!options_.frozen.empty() && options_.frozen[i]) unwritten_[i] = true;
+    RETURN_IF_ERROR(SettleGradient(i));
   }
-  if (dp_size() == 1) return absl::OkStatus();
-  RETURN_IF_ERROR(cuda_.data->AllReduceSum(gradients_.data(), layout_.size(), stream_));
+  if (cuda_.data == nullptr) return absl::OkStatus();
+  RETURN_IF_ERROR(Join(stream_, sums_stream_));
+  return cuda_.data->AllReduceSum(gradients_.data() + stretch.begin, stretch.end - stretch.begin,
+                                  sums_stream_);
+}
+
+absl::Status CudaTrainModel::ReduceGradients() {
+  while (reduced_ < layout_.num_stretches()) RETURN_IF_ERROR(ReduceNextStretch());
+  reduced_ = 0;
+  if (cuda_.data == nullptr) return absl::OkStatus();
+  RETURN_IF_ERROR(Join(sums_stream_, stream_));
   return cuda_.data->Watch(stream_);
 }
 
@@ -147,7 +161,7 @@ absl::Status CudaTrainModel::Update(double learning_rate, float gradient_scale, 
 }
 
 absl::Status CudaTrainModel::GatherParameters() {
-  if (!options_.zero || dp_size() == 1) return absl::OkStatus();
+  if (!options_.zero || cuda_.data == nullptr) return absl::OkStatus();
   const Range owned = OwnedRange();
   for (int64_t begin = 0; begin < layout_.size(); begin += CudaParameters::kPart) {
     const int64_t end = std::min(begin + CudaParameters::kPart, layout_.size());

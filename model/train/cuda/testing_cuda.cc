@@ -1,5 +1,10 @@
 // See model/train/testing.h: models on a GPU, in fp32, as exact as the CPU's.
+#include <memory>
+#include <mutex>
+#include <vector>
+
 #include "common/cuda/device.h"
+#include "model/comm/nccl/testing.h"
 #include "model/train/cuda_train.h"
 #include "model/train/testing.h"
 
@@ -19,11 +24,25 @@ const ::testing::Environment* const needs_gpu = ::testing::AddGlobalTestEnvironm
 
 }  // namespace
 
-const bool kTestsGroups = false;
+namespace {
+
+// Ranks are threads that share the device. The communicators stay to the end of the program.
+CudaCommunicator* OnDevice(Communicator* group) {
+  if (group == nullptr || group->size() == 1) return nullptr;
+  static std::mutex mutex;
+  static auto& all = *new std::vector<std::unique_ptr<HostCudaCommunicator>>();
+  const std::lock_guard lock(mutex);
+  all.push_back(std::make_unique<HostCudaCommunicator>(group));
+  return all.back().get();
+}
+
+}  // namespace
 
 absl::StatusOr<std::unique_ptr<TrainModel>> MakeTestedModel(const TrainModelOptions& options,
                                                             ThreadPool&) {
-  return MakeCudaTrainModel(options, {.type = ComputeType::kFloat32});
+  return MakeCudaTrainModel(options, {.type = ComputeType::kFloat32,
+                                      .tensor = OnDevice(options.tensor),
+                                      .data = OnDevice(options.data)});
 }
 
 }  // namespace hanlin::testing
