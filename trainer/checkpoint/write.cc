@@ -1,8 +1,10 @@
 // Writing of checkpoint.h: the model folder, the run's state, links and retention.
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
@@ -50,7 +52,9 @@ std::string ConfigJson(const ModelConfig& config, bool bfloat16) {
                {"n_head", config.num_heads},
                {"n_inner", config.ffn_size},
                {"activation_function", config.gelu == GeluKind::kErf ? "gelu" : "gelu_new"},
-               {"layer_norm_epsilon", config.layernorm_epsilon},
+               // As a decimal number would have it: 1e-05, not the double next to the float.
+               {"layer_norm_epsilon",
+                std::strtod(fmt::format("{}", config.layernorm_epsilon).c_str(), nullptr)},
                {"tie_word_embeddings", true},
                {"eos_token_id", config.end_token_ids}};
   if (config.end_token_ids.empty()) json["eos_token_id"] = nullptr;
