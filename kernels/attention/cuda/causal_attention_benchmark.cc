@@ -1,7 +1,6 @@
 // TFLOP/s of causal attention for training at the shapes of the model family, forward and backward,
 // and the share of what cublasLt's products of 8192 reach in the same run. Counted are the products
 // of the half of the scores that is seen, 2 forward and 5 backward (the kernels compute 7).
-// TRIAL: then the kernels of the backward pass alone, in their variants.
 // Usage: kernels_attention_cuda_causal_benchmark
 #include <fmt/format.h>
 
@@ -10,9 +9,7 @@
 
 #include "common/cuda/buffer.h"
 #include "common/cuda/device.h"
-#include "common/cuda/status.h"
 #include "kernels/attention/cuda/causal_attention.h"
-#include "kernels/attention/cuda/causal_attention_params.h"
 #include "kernels/base/cuda/read_rate.h"
 #include "kernels/gemm/cuda/cublas_lt.h"
 
@@ -90,71 +87,6 @@ absl::Status Benchmark(const Shape& s, float dropout, double peak, const CudaStr
   return absl::OkStatus();
 }
 
-// TRIAL: milliseconds of each kernel of the backward pass in each variant.
-absl::Status BenchmarkVariants(const Shape& s, float dropout, const CudaStream& stream) {
-  const int64_t tokens = s.sequences * s.length, width = s.heads * s.head_dim;
-  ASSIGN_OR_RETURN(const auto qkv, DeviceBuffer<BFloat16>::Create(tokens * 3 * width));
-  ASSIGN_OR_RETURN(const auto dqkv, DeviceBuffer<BFloat16>::Create(tokens * 3 * width));
-  ASSIGN_OR_RETURN(const auto out, DeviceBuffer<BFloat16>::Create(tokens * width));
-  ASSIGN_OR_RETURN(const auto dout, DeviceBuffer<BFloat16>::Create(tokens * width));
-  ASSIGN_OR_RETURN(const auto log_sum, DeviceBuffer<float>::Create(tokens * s.heads));
-  ASSIGN_OR_RETURN(
-      const auto workspace,
-      DeviceBuffer<uint8_t>::Create(CausalAttentionWorkspaceBytes(s.sequences, s.length, s.heads)));
-  RETURN_IF_ERROR(FillRandomBFloat16(qkv.data(), qkv.size(), 1.0f, stream));
-  RETURN_IF_ERROR(FillRandomBFloat16(dout.data(), dout.size(), 1.0f, stream));
-  const CudaCausalAttentionParams params = {
-      .sequences = s.sequences,
-      .length = s.length,
-      .heads = s.heads,
-      .head_dim = s.head_dim,
-      .qkv = qkv.data(),
-      .scale = 1.0f / std::sqrt(static_cast<float>(s.head_dim)),
-      .dropout = {.rate = dropout, .seed = 1},
-      .log_sum = log_sum.data()};
-  const CudaCausalAttentionGradients gradients = {out.data(), dout.data(), dqkv.data(),
-                                                  workspace.data()};
-  const CausalAttentionState state = {PaddedLength(s.length),
-                                      reinterpret_cast<float2*>(workspace.data()), nullptr};
-  RETURN_IF_ERROR(CudaCausalAttention(params, out.data(), stream.get()));
-  const auto prepare = [&] {
-    return CudaStatus(LaunchPrepareBackward(params, gradients, 1.44269504f, state, stream.get()),
-                      "statistics");
-  };
-  const auto run = [&] {
-    return CudaStatus(LaunchCausalAttentionBackward(params, gradients, state, stream.get()),
-                      "backward");
-  };
-  ASSIGN_OR_RETURN(const double statistics, MeasureMilliseconds(stream, 5, 20, prepare));
-  fmt::print("{} {} x {}, head size {}, dropout {:.1f}: statistics {:.3f} ms\n", s.name,
-             s.sequences, s.length, s.head_dim, dropout, statistics);
-  constexpr const char* kMiddle[] = {"last", "first", "behind their head's pairs"};
-  for (int middle = 0; middle < 3; ++middle) {
-    for (int groups = 2; groups <= (s.head_dim == 128 ? 2 : 3); ++groups) {
-      causal_backward_trial = {.query_groups = groups, .middle = middle, .key = false};
-      ASSIGN_OR_RETURN(const double query, MeasureMilliseconds(stream, 5, 20, run));
-      fmt::print("  dQ with {} warpgroups, middle blocks {}: {:.3f} ms\n", groups, kMiddle[middle],
-                 query);
-    }
-    if (s.head_dim == 64) {
-      causal_backward_trial = {.middle = middle, .holds = true, .key = false};
-      ASSIGN_OR_RETURN(const double query, MeasureMilliseconds(stream, 5, 20, run));
-      causal_backward_trial = {.middle = middle, .holds = true, .query = false};
-      ASSIGN_OR_RETURN(const double key, MeasureMilliseconds(stream, 5, 20, run));
-      fmt::print(
-          "  rows in registers, middle blocks {}: dQ with 2 warpgroups {:.3f} ms, dK and dV {:.3f} "
-          "ms\n",
-          kMiddle[middle], query, key);
-    }
-    causal_backward_trial = {.middle = middle, .query = false};
-    ASSIGN_OR_RETURN(const double key, MeasureMilliseconds(stream, 5, 20, run));
-    fmt::print("  dK and dV, middle blocks {}: {:.3f} ms\n", kMiddle[middle], key);
-  }
-  causal_backward_trial = {};
-  std::fflush(stdout);
-  return absl::OkStatus();
-}
-
 absl::Status Main() {
   ASSIGN_OR_RETURN(const CudaDevice device, OpenCudaDevice(0));
   ASSIGN_OR_RETURN(const CudaStream stream, CudaStream::Create());
@@ -164,9 +96,6 @@ absl::Status Main() {
   for (int i = 0; i < kWarmUp; ++i) RETURN_IF_ERROR(MeasurePeak(stream).status());
   for (const float dropout : {0.0f, 0.1f}) {
     for (const Shape& shape : kShapes) RETURN_IF_ERROR(Benchmark(shape, dropout, peak, stream));
-  }
-  for (const float dropout : {0.0f, 0.1f}) {
-    for (const Shape& shape : kShapes) RETURN_IF_ERROR(BenchmarkVariants(shape, dropout, stream));
   }
   return absl::OkStatus();
 }

@@ -54,16 +54,6 @@ struct CausalAttentionState {
   int32_t* document_end = nullptr;  // [sequences, length]: position behind the token's document
 };
 
-// TRIAL, until the benchmark has decided: variants of the backward pass, which the benchmark sets.
-// The order of middle blocks (CausalWork): last, first, or behind the pairs of their head.
-struct CausalBackwardTrial {
-  int query_groups = 0;           // warpgroups of dQ, 2 or 3; 0: the choice of the head size
-  int middle = 0;                 // 0 last, 1 first, 2 behind the pairs of their head
-  bool holds = false;             // head size 64: rows that a warpgroup keeps are in registers
-  bool query = true, key = true;  // which kernels are launched
-};
-inline CausalBackwardTrial causal_backward_trial;
-
 // Fills the state; `log_factor` turns natural logarithms into those of the path's exponential.
 // Without documents document_end stays as it is.
 cudaError_t LaunchPrepareBackward(const CudaCausalAttentionParams& params,

@@ -21,15 +21,17 @@ namespace {
 
 constexpr float kLog2E = 1.44269504f;
 
-// As many warpgroups as have registers enough. TRIAL: kCount beside the choice of the head size.
-template <int kHeadDim>
-constexpr int kQueryGroups = kHeadDim == 64 ? 3 : 2;
-template <int kCount>
-using QueryGroups = std::conditional_t<kCount == 3, Groups<3, 152>, Groups<2, 224>>;
-template <int kHeadDim, int kCount>
-using QuerySpace = TileSpace<kHeadDim, QueryGroups<kCount>, 2>;
-template <int kHeadDim, int kCount>
-using QueryRing = TileRing<QuerySpace<kHeadDim, kCount>, QueryGroups<kCount>>;
+// Three warpgroups where their registers last. With head size 80 they spill a little, which pays
+// only without dropout.
+template <int kHeadDim, bool kDropout>
+constexpr bool kThreeQueryGroups = kHeadDim == 64 || (kHeadDim == 80 && !kDropout);
+template <int kHeadDim, bool kDropout>
+using QueryGroups =
+    std::conditional_t<kThreeQueryGroups<kHeadDim, kDropout>, Groups<3, 152>, Groups<2, 224>>;
+template <int kHeadDim, bool kDropout>
+using QuerySpace = TileSpace<kHeadDim, QueryGroups<kHeadDim, kDropout>, 2>;
+template <int kHeadDim, bool kDropout>
+using QueryRing = TileRing<QuerySpace<kHeadDim, kDropout>, QueryGroups<kHeadDim, kDropout>>;
 using KeyGroups = Groups<2, 232>;
 template <int kHeadDim>
 using KeySpace = TileSpace<kHeadDim, KeyGroups, 2>;
@@ -49,13 +51,13 @@ __device__ __forceinline__ void ScoreGradients(Kept kept, float dropout_scale, D
 
 // dQ of a warpgroup's 64 queries from `first` on, whose keys are the thread block's pairs from
 // `base` on.
-template <int kHeadDim, int kCount, bool kDropout, bool kHolds>
+template <int kHeadDim, bool kDropout>
 __device__ __forceinline__ void QueryGradient(
     const CudaCausalAttentionParams& p, const DropoutLaw& law, const CausalAttentionState& state,
     int sequence, int head, int first, const KeyTiles& keys, const uint8_t* q,
-    const QuerySpace<kHeadDim, kCount>& space, QueryRing<kHeadDim, kCount>& ring, int base,
+    const QuerySpace<kHeadDim, kDropout>& space, QueryRing<kHeadDim, kDropout>& ring, int base,
     uint32_t* dqkv) {
-  constexpr int kTileBytes = QuerySpace<kHeadDim, kCount>::kTileBytes;
+  constexpr int kTileBytes = QuerySpace<kHeadDim, kDropout>::kTileBytes;
   const int length = static_cast<int>(p.length);
   const QueryPair queries(first, length, keys.begins);
   const float2* const statistics =
@@ -66,12 +68,6 @@ __device__ __forceinline__ void QueryGradient(
       p.dropout.first_row + static_cast<uint32_t>(sequence * p.length) + queries.position;
   float dq[kHeadDim / 2] = {};
   uint32_t weights[4][4];
-  [[maybe_unused]] uint32_t held[2][kHeadDim / 16][4];
-  if constexpr (kHolds) {
-    ring.WaitFull(base);
-    LoadRows<kHeadDim>(q, held[0]);
-    LoadRows<kHeadDim>(q + kTileBytes, held[1]);
-  }
   const uint8_t* k = nullptr;
   const auto meet = [&](int tile, auto has_previous) {
     const int key = tile * 64, index = base + tile - keys.first;
@@ -80,15 +76,9 @@ __device__ __forceinline__ void QueryGradient(
     float s[32], dp[32];
     ring.WaitFull(index);
     ptx::WgmmaFence();
-    if constexpr (kHolds) {
-      RowScores(held[0], k, s);
-      ptx::WgmmaCommit();
-      RowScores(held[1], k + kTileBytes, dp);
-    } else {
-      ptx::TileScores<kHeadDim>(q, k, s);
-      ptx::WgmmaCommit();
-      ptx::TileScores<kHeadDim>(q + kTileBytes, k + kTileBytes, dp);
-    }
+    ptx::TileScores<kHeadDim>(q, k, s);
+    ptx::WgmmaCommit();
+    ptx::TileScores<kHeadDim>(q + kTileBytes, k + kTileBytes, dp);
     ptx::WgmmaCommit();
     if constexpr (decltype(has_previous)::value) ptx::TileValues<kHeadDim>(weights, before, dq);
     ptx::WgmmaCommit();
@@ -126,17 +116,17 @@ __device__ __forceinline__ void QueryGradient(
                       dqkv + (sequence * p.length + first) * row_words + head * (kHeadDim / 2));
 }
 
-template <int kHeadDim, int kCount, bool kDropout, bool kHolds>
-__global__ void __launch_bounds__(QueryGroups<kCount>::kThreads, 1)
+template <int kHeadDim, bool kDropout>
+__global__ void __launch_bounds__(QueryGroups<kHeadDim, kDropout>::kThreads, 1)
     QueryGradientKernel(const __grid_constant__ CudaCausalAttentionParams p,
                         const __grid_constant__ DropoutLaw law,
                         const __grid_constant__ CausalWork shape,
                         const __grid_constant__ CausalAttentionState state, const void* dout,
                         uint32_t* dqkv) {
-  using G = QueryGroups<kCount>;
+  using G = QueryGroups<kHeadDim, kDropout>;
   extern __shared__ uint8_t unaligned[];
-  const QuerySpace<kHeadDim, kCount> space(unaligned);
-  __shared__ QueryRing<kHeadDim, kCount> ring;
+  const QuerySpace<kHeadDim, kDropout> space(unaligned);
+  __shared__ QueryRing<kHeadDim, kDropout> ring;
   if (threadIdx.x == 0) ring.Init();
   __syncthreads();
   ptx::StartNext();
@@ -165,9 +155,8 @@ __global__ void __launch_bounds__(QueryGroups<kCount>::kThreads, 1)
     const KeyTiles keys(p, work, G::kCount);
     const int first = work.first + group * 64, seen = first / 64 + 1 - keys.first;
     if (group >= keys.idle) {
-      QueryGradient<kHeadDim, kCount, kDropout, kHolds>(p, law, state, work.sequence, work.head,
-                                                        first, keys, space.Own(round, group), space,
-                                                        ring, base, dqkv);
+      QueryGradient<kHeadDim, kDropout>(p, law, state, work.sequence, work.head, first, keys,
+                                        space.Own(round, group), space, ring, base, dqkv);
     }
     ring.Skip(base + (group >= keys.idle ? seen : 0), base + keys.count);
     ring.FreeOwn(round);
@@ -272,7 +261,7 @@ using RingStatistics = float2[KeySpace<kHeadDim>::kStages][64];
 
 // dK and dV of a warpgroup's 64 keys, whose queries are the thread block's pairs from `base` on;
 // the first `group` of them are all before the keys.
-template <int kHeadDim, bool kDropout, bool kHolds>
+template <int kHeadDim, bool kDropout>
 __device__ __forceinline__ void KeyGradient(
     const CudaCausalAttentionParams& p, const DropoutLaw& law, const CausalAttentionState& state,
     int sequence, int head, int group, const QueryTiles& queries, const uint8_t* k,
@@ -288,7 +277,6 @@ __device__ __forceinline__ void KeyGradient(
   const float scale = p.scale * kLog2E;
   float dk[kHeadDim / 2] = {}, dv[kHeadDim / 2] = {};
   uint32_t weights[4][4], dweights[4][4];
-  [[maybe_unused]] uint32_t held[2][kHeadDim / 16][4];
   const uint8_t* q = nullptr;
   // The exchange may begin with the half that a slow warp still reads for the keys before.
   if constexpr (kDropout) ptx::NamedBarrier(group + 1, 128);
@@ -327,15 +315,9 @@ __device__ __forceinline__ void KeyGradient(
     KeptOfKeyRows kept;
     ring.WaitFull(index);
     ptx::WgmmaFence();
-    if constexpr (kHolds) {
-      RowScores(held[0], q, s);
-      ptx::WgmmaCommit();
-      RowScores(held[1], q + kTileBytes, dp);
-    } else {
-      ptx::TileScores<kHeadDim>(k, q, s);
-      ptx::WgmmaCommit();
-      ptx::TileScores<kHeadDim>(k + kTileBytes, q + kTileBytes, dp);
-    }
+    ptx::TileScores<kHeadDim>(k, q, s);
+    ptx::WgmmaCommit();
+    ptx::TileScores<kHeadDim>(k + kTileBytes, q + kTileBytes, dp);
     ptx::WgmmaCommit();
     if constexpr (kOverlaps) {
       if constexpr (decltype(has_previous)::value) issue(before);
@@ -386,11 +368,6 @@ __device__ __forceinline__ void KeyGradient(
     }
   };
   ring.Skip(base, base + group);
-  if constexpr (kHolds) {
-    ring.WaitFull(base + group);
-    LoadRows<kHeadDim>(k, held[0]);
-    LoadRows<kHeadDim>(k + kTileBytes, held[1]);
-  }
   const int begin = queries.first + group, end = queries.first + queries.count;
   if constexpr (kOverlaps) {
     meet(begin, std::false_type());
@@ -407,7 +384,7 @@ __device__ __forceinline__ void KeyGradient(
   StoreTile<kHeadDim>(dv, dv_scale, dv_scale, length - first, row_words, to + row_words / 3 * 2);
 }
 
-template <int kHeadDim, bool kDropout, bool kHolds>
+template <int kHeadDim, bool kDropout>
 __global__ void __launch_bounds__(KeyGroups::kThreads, 1)
     KeyGradientKernel(const __grid_constant__ CudaCausalAttentionParams p,
                       const __grid_constant__ DropoutLaw law,
@@ -455,9 +432,9 @@ __global__ void __launch_bounds__(KeyGroups::kThreads, 1)
   for (int round = 0, base = 0; work.Next(); ++round) {
     const QueryTiles queries(p, state, work);
     if (group < queries.groups) {
-      KeyGradient<kHeadDim, kDropout, kHolds>(p, law, state, work.sequence, work.head, group,
-                                              queries, space.Own(round, group), space, statistics,
-                                              exchange[kDropout ? group : 0], ring, base, dqkv);
+      KeyGradient<kHeadDim, kDropout>(p, law, state, work.sequence, work.head, group, queries,
+                                      space.Own(round, group), space, statistics,
+                                      exchange[kDropout ? group : 0], ring, base, dqkv);
     } else {
       ring.Skip(base, base + queries.count);
     }
@@ -466,52 +443,30 @@ __global__ void __launch_bounds__(KeyGroups::kThreads, 1)
   }
 }
 
-template <int kHeadDim, int kCount, bool kDropout, bool kHolds>
-cudaError_t LaunchQueryGradient(const CudaCausalAttentionParams& p,
-                                const CudaCausalAttentionGradients& gradients,
-                                const CausalAttentionState& state, cudaStream_t stream) {
-  CausalWork work;
-  int blocks = 0;
-  const cudaError_t error = PlanWork(p, QueryGroups<kCount>::kRows, true, &work, &blocks);
-  if (error != cudaSuccess) return error;
-  return LaunchDependent(QueryGradientKernel<kHeadDim, kCount, kDropout, kHolds>,
-                         {.grid = dim3(blocks),
-                          .block = dim3(QueryGroups<kCount>::kThreads),
-                          .shared_bytes = QuerySpace<kHeadDim, kCount>::kBytes},
-                         stream, p, MakeDropoutLaw(p.dropout), work, state, gradients.dout,
-                         static_cast<uint32_t*>(gradients.dqkv));
-}
-
-template <int kHeadDim, bool kDropout, bool kHolds>
-cudaError_t LaunchKeyGradient(const CudaCausalAttentionParams& p,
-                              const CudaCausalAttentionGradients& gradients,
-                              const CausalAttentionState& state, cudaStream_t stream) {
-  CausalWork work;
-  int blocks = 0;
-  const cudaError_t error = PlanWork(p, KeyGroups::kRows, false, &work, &blocks);
-  if (error != cudaSuccess) return error;
-  return LaunchDependent(KeyGradientKernel<kHeadDim, kDropout, kHolds>,
-                         {.grid = dim3(blocks),
-                          .block = dim3(KeyGroups::kThreads),
-                          .shared_bytes = KeySpace<kHeadDim>::kBytes},
-                         stream, p, MakeDropoutLaw(p.dropout), work, state, gradients.dout,
-                         static_cast<uint32_t*>(gradients.dqkv));
-}
-
 template <int kHeadDim, bool kDropout>
 cudaError_t Launch(const CudaCausalAttentionParams& p,
                    const CudaCausalAttentionGradients& gradients, const CausalAttentionState& state,
                    cudaStream_t stream) {
-  const CausalBackwardTrial& trial = causal_backward_trial;
-  constexpr int kChosen = kQueryGroups<kHeadDim>, kOther = kHeadDim == 128 ? 2 : 5 - kChosen;
-  constexpr bool kMayHold = kHeadDim == 64;
-  auto query = LaunchQueryGradient<kHeadDim, kChosen, kDropout, false>;
-  if (trial.query_groups == kOther) query = LaunchQueryGradient<kHeadDim, kOther, kDropout, false>;
-  if (trial.holds) query = LaunchQueryGradient<kHeadDim, 2, kDropout, kMayHold>;
-  const auto key = trial.holds ? LaunchKeyGradient<kHeadDim, kDropout, kMayHold>
-                               : LaunchKeyGradient<kHeadDim, kDropout, false>;
-  const cudaError_t error = trial.query ? query(p, gradients, state, stream) : cudaSuccess;
-  return error == cudaSuccess && trial.key ? key(p, gradients, state, stream) : error;
+  using Queries = QueryGroups<kHeadDim, kDropout>;
+  const DropoutLaw law = MakeDropoutLaw(p.dropout);
+  auto* const dqkv = static_cast<uint32_t*>(gradients.dqkv);
+  CausalWork work;
+  int blocks = 0;
+  cudaError_t error = PlanWork(p, Queries::kRows, true, &work, &blocks);
+  if (error != cudaSuccess) return error;
+  error = LaunchDependent(QueryGradientKernel<kHeadDim, kDropout>,
+                          {.grid = dim3(blocks),
+                           .block = dim3(Queries::kThreads),
+                           .shared_bytes = QuerySpace<kHeadDim, kDropout>::kBytes},
+                          stream, p, law, work, state, gradients.dout, dqkv);
+  if (error != cudaSuccess) return error;
+  error = PlanWork(p, KeyGroups::kRows, false, &work, &blocks);
+  if (error != cudaSuccess) return error;
+  return LaunchDependent(KeyGradientKernel<kHeadDim, kDropout>,
+                         {.grid = dim3(blocks),
+                          .block = dim3(KeyGroups::kThreads),
+                          .shared_bytes = KeySpace<kHeadDim>::kBytes},
+                         stream, p, law, work, state, gradients.dout, dqkv);
 }
 
 template <int kHeadDim>

@@ -47,14 +47,12 @@ struct CausalWork {
   int blocks;  // of a sequence
   int pairs;   // of the launch
   int count;   // pairs and middle blocks
-  int middle;  // TRIAL: CausalBackwardTrial
 };
 
 // One thread block a multiprocessor, where there are pairs for so many.
 inline cudaError_t PlanWork(const CudaCausalAttentionParams& p, int rows, bool of_queries,
                             CausalWork* work, int* thread_blocks) {
   work->rows = rows;
-  work->middle = causal_backward_trial.middle;
   work->heads = static_cast<int>(p.heads);
   work->blocks = static_cast<int>((p.length + rows - 1) / rows);
   work->before = of_queries ? work->blocks * rows - static_cast<int>(PaddedLength(p.length)) : 0;
@@ -84,16 +82,10 @@ class Schedule {
       return true;
     }
     if (next_ >= work_.count) return false;
+    const bool pair = next_ < work_.pairs;
     const int middle = work_.blocks / 2;
-    const int before = work_.middle == 1 ? work_.count - work_.pairs : 0;  // middle blocks
-    bool pair = next_ >= before && next_ - before < work_.pairs;
-    int item = next_ - (pair ? before : before > 0 ? 0 : work_.pairs);
-    int items = pair ? middle : 1;  // of a head of a sequence
-    if (work_.middle == 2) {
-      item = next_;
-      items = (work_.blocks + 1) / 2;
-      pair = item / work_.heads % items < middle;
-    }
+    const int item = pair ? next_ : next_ - work_.pairs;
+    const int items = pair ? middle : 1;  // of a head of a sequence
     head = item % work_.heads;
     first = (pair ? item / work_.heads % items : middle) * work_.rows - work_.before;
     sequence = item / work_.heads / items;
@@ -151,40 +143,6 @@ __device__ __forceinline__ void CopyTile(const HeadRows& rows, int first, int le
     ptx::CopyOrZero(to + pass * row_bytes,
                     rows.first + min(position, length - 1) * rows.stride + chunk,
                     position < length);
-  }
-}
-
-// TRIAL: the rows of a tile as a product's first operand in registers.
-template <int kHeadDim>
-__device__ __forceinline__ void LoadRows(const uint8_t* tile, uint32_t (&rows)[kHeadDim / 16][4]) {
-  const int row = threadIdx.x % 128 / 32 * 16 + threadIdx.x % 32 / 4;
-#pragma unroll
-  for (int i = 0; i < kHeadDim / 4; ++i) {
-    rows[i / 4][i % 4] = *reinterpret_cast<const uint32_t*>(
-        tile + ptx::HeadTile<kHeadDim>::Offset(row + i % 2 * 8, i / 4 * 2 + i / 2 % 2) +
-        threadIdx.x % 4 * 4);
-  }
-}
-
-// TRIAL: ptx::TileScores with such rows, head size 64.
-__device__ __forceinline__ void RowScores(const uint32_t (&rows)[4][4], const uint8_t* other,
-                                          float (&s)[32]) {
-  const uint64_t panel = ptx::PanelDescriptor(other);
-#pragma unroll
-  for (int step = 0; step < 4; ++step) {
-    asm volatile(
-        "{\n.reg .pred add;\nsetp.ne.u32 add, %37, 0;\n"
-        "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
-        "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
-        "{%32, %33, %34, %35}, %36, add, 1, 1, 0;\n}\n"
-        : "+f"(s[0]), "+f"(s[1]), "+f"(s[2]), "+f"(s[3]), "+f"(s[4]), "+f"(s[5]), "+f"(s[6]),
-          "+f"(s[7]), "+f"(s[8]), "+f"(s[9]), "+f"(s[10]), "+f"(s[11]), "+f"(s[12]), "+f"(s[13]),
-          "+f"(s[14]), "+f"(s[15]), "+f"(s[16]), "+f"(s[17]), "+f"(s[18]), "+f"(s[19]), "+f"(s[20]),
-          "+f"(s[21]), "+f"(s[22]), "+f"(s[23]), "+f"(s[24]), "+f"(s[25]), "+f"(s[26]), "+f"(s[27]),
-          "+f"(s[28]), "+f"(s[29]), "+f"(s[30]), "+f"(s[31])
-        : "r"(rows[step][0]), "r"(rows[step][1]), "r"(rows[step][2]), "r"(rows[step][3]),
-          "l"(panel + step * 2), "r"(step));
   }
 }
 
