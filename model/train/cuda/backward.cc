@@ -10,6 +10,10 @@ namespace hanlin {
 
 namespace {
 using R = TensorRole;
+
+// Measured on an H100: 14 % less time than product and kernel at width 768, 5 % less at 2048, 6 %
+// more at 2560.
+constexpr int64_t kWidestGeluEpilogue = 2048;
 }  // namespace
 
 absl::Status CudaTrainModel::NormBackward(const Pass& pass, const Norm& norm, const std::byte* dy,
@@ -67,9 +71,10 @@ absl::Status CudaTrainModel::GeluBackward(const Pass& pass, int layer,
   const TensorId down = {R::kMlpDownWeight, layer}, bias = {R::kMlpUpBias, layer};
   const CudaTrainProducts::Shape shape = ShapeOf(pass.tokens, down);
   const void* const weight = parameters_.Matrix(down);
-  // The tanh form in bf16 is an epilogue of the product; which of the two ways is taken depends
-  // on shape and library alone.
-  if (config_.gelu != GeluKind::kErf && type_ == ComputeType::kBFloat16) {
+  // The tanh form in bf16 is an epilogue of the product before it, at widths where that is faster;
+  // which of the two ways is taken depends on shape and library alone.
+  if (config_.gelu != GeluKind::kErf && type_ == ComputeType::kBFloat16 &&
+      shape.outputs <= kWidestGeluEpilogue) {
     const absl::Status fused = products_->InputGelu(shape, dproduct, weight, a.up, dup, stream_);
     if (fused.ok()) return AddBiasGradient(pass, dup, bias);
     if (!absl::IsUnimplemented(fused)) return fused;
