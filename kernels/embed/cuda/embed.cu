@@ -45,8 +45,8 @@ __global__ __launch_bounds__(kMaxThreads) void EmbedKernel(
   const int64_t width = p.width;
   int32_t told_id = 0, told_position = 0;
   if (threadIdx.x == 0) {  // the bus, if that is where they lie, is crossed once
-    told_id = __ldcg(p.ids + row);
-    told_position = __ldcg(p.positions + row);
+    told_id = __ldcv(p.ids + row);
+    told_position = __ldcv(p.positions + row);
   }
   if (p.fetch.from != nullptr) FetchPlan(p.fetch);
   if (threadIdx.x == 0) {
