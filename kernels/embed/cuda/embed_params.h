@@ -22,7 +22,8 @@ struct PlanFetch {
 struct CudaEmbedParams {
   int64_t rows = 0;   // 0 to 2^31 - 1; none: nothing happens
   int64_t width = 0;  // any; multiples of 4 with 16-byte aligned pointers are fast
-  // [rows] on the device or pinned. An id below 0 stands for drawn[-1 - id]: what the sampler drew last.
+  // [rows] on the device or pinned. An id below 0 stands for drawn[-1 - id]: what the sampler drew
+  // last.
   const int32_t* ids = nullptr;
   const int32_t* drawn = nullptr;      // [slots], or null when no id is below 0
   const int32_t* positions = nullptr;  // [rows], likewise; -1 marks a padded row: zeros

@@ -132,8 +132,10 @@ absl::Status Main() {
       {"top-p 0.9, 20 logprobs", {.top_p = 0.9f}, 20},
   };
   const std::vector<Distribution> distributions = {
-      {"like a model's", 2.0f, true}, {"peaked, spread 6", 6.0f, false},
-      {"spread 2.5", 2.5f, false},    {"flat, spread 0.5", 0.5f, false},
+      {"like a model's", 2.0f, true},
+      {"peaked, spread 6", 6.0f, false},
+      {"spread 2.5", 2.5f, false},
+      {"flat, spread 0.5", 0.5f, false},
   };
   constexpr int kVocabulary = 51200;
   fmt::print("{}: microseconds a launch (least, median), vocabulary {}\n", device.name,
