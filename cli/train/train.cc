@@ -86,7 +86,7 @@ absl::Status NameGroups(const absl::Status& status, const Ranks& ranks) {
 // Ends the groups of a rank that failed. Before the trainer ends: the model may have a sum under
 // way in which another rank waits.
 absl::Status Fail(const absl::Status& status, const Ranks& ranks) {
-  const absl::Status named = NameGroups(status, ranks);
+  absl::Status named = NameGroups(status, ranks);
   ranks.tensor->Abort(Message(named));
   ranks.data->Abort(Message(named));
   return named;

@@ -15,7 +15,6 @@ namespace {
 
 using ::hanlin::testing::Convert;
 using ::hanlin::testing::RandomFloats;
-using ::hanlin::testing::RelativeError;
 using ::hanlin::testing::ToFloats;
 using ::hanlin::testing::TypeOf;
 

@@ -46,8 +46,8 @@ absl::StatusOr<SamplePlan> PlanSample(int rows, int vocabulary, const CudaDevice
         .slice = SliceOf(vocabulary, 1), .shared_bytes = kSampleScratchBytes, .plain = true};
   }
   const auto fits = [&](int cluster) {
-    return static_cast<size_t>(SampleSharedBytes(SliceOf(vocabulary, cluster)) + kReservedBytes) <=
-           device.shared_memory_per_block;
+    const size_t bytes = SampleSharedBytes(SliceOf(vocabulary, cluster));
+    return bytes + kReservedBytes <= device.shared_memory_per_block;
   };
   // A cluster lies within one group of multiprocessors; some of a group's are left over by larger
   // clusters (an H100 runs 66 of two, 30 of four, 15 of eight).

@@ -75,7 +75,7 @@ absl::Status CudaTrainModel::GeluBackward(const Pass& pass, int layer,
   // which of the two ways is taken depends on shape and library alone.
   if (config_.gelu != GeluKind::kErf && type_ == ComputeType::kBFloat16 &&
       shape.outputs <= kWidestGeluEpilogue) {
-    const absl::Status fused = products_->InputGelu(shape, dproduct, weight, a.up, dup, stream_);
+    absl::Status fused = products_->InputGelu(shape, dproduct, weight, a.up, dup, stream_);
     if (fused.ok()) return AddBiasGradient(pass, dup, bias);
     if (!absl::IsUnimplemented(fused)) return fused;
   }

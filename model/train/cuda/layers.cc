@@ -100,9 +100,8 @@ absl::Status CudaTrainModel::UpForward(const Pass& pass, int layer, const CudaLa
   if (config_.gelu != GeluKind::kErf && type_ == ComputeType::kBFloat16 &&
       options_.recompute != Recompute::kSelective) {
     const TensorShape shape = layout_.Of(up).shape;
-    const absl::Status fused =
-        products_->ForwardGelu({type_, pass.tokens, shape.rows, shape.cols}, a.ln2,
-                               parameters_.Matrix(up), bias, a.up, a.act, stream_);
+    absl::Status fused = products_->ForwardGelu({type_, pass.tokens, shape.rows, shape.cols}, a.ln2,
+                                                parameters_.Matrix(up), bias, a.up, a.act, stream_);
     if (!absl::IsUnimplemented(fused)) return fused;
   }
   RETURN_IF_ERROR(Linear(pass.tokens, a.ln2, up, bias, a.up));
