@@ -119,14 +119,9 @@ TEST_F(CudaTrainModelTest, RerunsAndRecomputationChangeNoBitOfBf16) {
     const Outcome want = ThreeSteps(*Load(MakeCudaTrainModel(options, {})), 40);
     for (const Recompute recompute : {Recompute::kNone, Recompute::kSelective, Recompute::kFull}) {
       options.recompute = recompute;
+      // The tanh form with selective recomputation has bits of its own: the next test.
+      if (recompute == Recompute::kSelective && options.config.gelu == GeluKind::kTanh) continue;
       const Outcome got = ThreeSteps(*Load(MakeCudaTrainModel(options, {})), 40);
-      if (recompute == Recompute::kSelective && options.config.gelu == GeluKind::kTanh) {
-        // GELU is taken of the rounded sum: the same numbers but for a rounding, and always these.
-        EXPECT_LE(testing::RelativeError(got.gradients, want.gradients), 0.05);
-        EXPECT_EQ(ThreeSteps(*Load(MakeCudaTrainModel(options, {})), 40).parameters,
-                  got.parameters);
-        continue;
-      }
       EXPECT_EQ(got.losses, want.losses);
       EXPECT_EQ(got.gradients, want.gradients);
       EXPECT_EQ(got.parameters, want.parameters);
@@ -186,6 +181,20 @@ TEST_F(CudaTrainModelTest, SummingDuringTheBackwardPassChangesNoBitOfBf16) {
     EXPECT_EQ(got.gradients, want.gradients) << tp << "x" << dp;
     EXPECT_EQ(got.parameters, want.parameters) << tp << "x" << dp;
   }
+}
+
+// There GELU is taken of the rounded sum: always the same numbers, and those of the other modes but
+// for a rounding.
+TEST_F(CudaTrainModelTest, SelectiveRecomputationOfTanhRepeatsItsBitsAndIsNear) {
+  TrainModelOptions options = WithDropout(MediumConfig(64));
+  const Outcome want = ThreeSteps(*Load(MakeCudaTrainModel(options, {})), 40);
+  options.recompute = Recompute::kSelective;
+  const Outcome got = ThreeSteps(*Load(MakeCudaTrainModel(options, {})), 40);
+  const Outcome again = ThreeSteps(*Load(MakeCudaTrainModel(options, {})), 40);
+  EXPECT_EQ(again.losses, got.losses);
+  EXPECT_EQ(again.gradients, got.gradients);
+  EXPECT_EQ(again.parameters, got.parameters);
+  EXPECT_LE(testing::RelativeError(got.gradients, want.gradients), 0.05);
 }
 
 // Gradients of batches that follow one another without being cleared in between.

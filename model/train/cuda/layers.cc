@@ -99,8 +99,7 @@ absl::Status CudaTrainModel::UpForward(const Pass& pass, int layer, const CudaLa
   // have any more: there both passes use the kernel.
   if (config_.gelu != GeluKind::kErf && type_ == ComputeType::kBFloat16 &&
       options_.recompute != Recompute::kSelective) {
-    const TensorShape shape = layout_.Of(up).shape;
-    absl::Status fused = products_->ForwardGelu({type_, pass.tokens, shape.rows, shape.cols}, a.ln2,
+    absl::Status fused = products_->ForwardGelu(ShapeOf(pass.tokens, up), a.ln2,
                                                 parameters_.Matrix(up), bias, a.up, a.act, stream_);
     if (!absl::IsUnimplemented(fused)) return fused;
   }
