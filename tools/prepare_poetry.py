@@ -1,15 +1,18 @@
 #!/usr/bin/env python3
-"""Makes the data of trainer/recipes/hanlin_poet.yaml from the poems of the npm package chinese-poetry.
+"""Makes the data of trainer/recipes/hanlin_poet.yaml and poetry.yaml from the poems of the npm package chinese-poetry.
 
     npm pack chinese-poetry@2.0.1 && tar xzf chinese-poetry-2.0.1.tgz
     tools/prepare_poetry.py package/dist data          needs the command `opencc` (Debian: opencc)
 
 Writes data/poems.train.jsonl and data/poems.valid.jsonl, a poem a line: {"src_txt": "《title》author\\n", "tgt_txt": the
-text}. The text is in simplified characters, without notes in brackets; poems of 12 to 400 characters stay, each text
+text}; and data/poetry.train.csv and data/poetry.valid.csv, the texts alone in one column text1, the form of ModelScope's
+chinese-poetry-collection. The text is in simplified characters, without notes in brackets; poems of 12 to 400 characters stay, each text
 once. About one in a hundred, chosen by the text's SHA-1, is for validation: of version 2.0.1 3,220 of 335,658.
 """
 import argparse
+import csv
 import hashlib
+import io
 import json
 import pathlib
 import re
@@ -65,18 +68,26 @@ def simplify(poems):
 
 
 def split(poems):
-    """{"train": lines, "valid": lines} of JSON."""
+    """{"train": poems, "valid": poems}, each text once."""
     seen = set()
-    lines = {"train": [], "valid": []}
+    parts = {"train": [], "valid": []}
     for title, author, text in poems:
         digest = hashlib.sha1(text.encode()).hexdigest()
         if digest in seen:
             continue
         seen.add(digest)
         part = "valid" if int(digest[:4], 16) % 100 == 0 else "train"
-        source = f"《{title}》{author}\n" if title else "\n"
-        lines[part].append(json.dumps({"src_txt": source, "tgt_txt": text}, ensure_ascii=False) + "\n")
-    return lines
+        parts[part].append((title, author, text))
+    return parts
+
+
+def as_json(title, author, text):
+    source = f"《{title}》{author}\n" if title else "\n"
+    return json.dumps({"src_txt": source, "tgt_txt": text}, ensure_ascii=False) + "\n"
+
+
+def write(path, lines):
+    path.write_text("".join(lines), encoding="utf-8")
 
 
 def main():
@@ -88,9 +99,12 @@ def main():
     if not poems:
         parser.error(f"no poems in {arguments.dist}, want the folder dist of chinese-poetry")
     arguments.output.mkdir(parents=True, exist_ok=True)
-    for part, lines in split(simplify(poems)).items():
-        (arguments.output / f"poems.{part}.jsonl").write_text("".join(lines), encoding="utf-8")
-        print(f"{part}: {len(lines)} poems")
+    for part, rows in split(simplify(poems)).items():
+        write(arguments.output / f"poems.{part}.jsonl", [as_json(*row) for row in rows])
+        table = io.StringIO()
+        csv.writer(table, lineterminator="\n").writerows([["text1"]] + [[text] for _, _, text in rows])
+        write(arguments.output / f"poetry.{part}.csv", [table.getvalue()])
+        print(f"{part}: {len(rows)} poems")
 
 
 if __name__ == "__main__":

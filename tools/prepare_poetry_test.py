@@ -64,6 +64,9 @@ class PreparePoetryTest(unittest.TestCase):
             {"src_txt": "《靜夜诗》李白\n", "tgt_txt": SONG},
             {"src_txt": "《如·梦》\n", "tgt_txt": "举头望明月，低头思故乡。"},
             {"src_txt": "《关雎》诗经\n", "tgt_txt": "关关雎鸠，在河之洲。窈窕淑女。"}])
+        tables = [(self.root / "out" / f"poetry.{part}.csv").read_text().splitlines() for part in ("train", "valid")]
+        self.assertEqual([table[0] for table in tables], ["text1", "text1"])
+        self.assertEqual(tables[0][1:] + tables[1][1:], [row["tgt_txt"] for row in rows["train"] + rows["valid"]])
 
     def test_the_hash_of_a_text_decides_its_part(self):
         texts = [f"{'春夏秋冬' * 3}{chr(0x4e00 + i)}" for i in range(400)]
