@@ -163,6 +163,20 @@ struct Row {
     return a;
   }
 
+  __device__ __forceinline__ uint32_t Sum(uint32_t value) {
+    Scratch& s = Own();
+    const int lane = threadIdx.x % 32;
+    turn ^= 1;
+    value = __reduce_add_sync(kFull, value);
+    if (lane == 0) s.warp_low[turn][threadIdx.x / 32] = value;
+    __syncthreads();
+    value = __reduce_add_sync(kFull, s.warp_low[turn][lane]);
+    if (ranks == 1) return value;
+    if (threadIdx.x == 0) s.peer_low[turn] = value;
+    Sync();
+    return __reduce_add_sync(kFull, lane < ranks ? *At(&s.peer_low[turn], lane) : 0);
+  }
+
   // The sum over the cluster's threads, always in the same order.
   template <typename T>
   __device__ __forceinline__ T Sum(T value) {
@@ -184,12 +198,15 @@ struct Row {
 };
 static_assert(kWarps == 32, "reductions read one value per lane");
 
-// The row's adjusted logits, and their largest among the ids that this thread loaded.
+// The row's adjusted logits; of the ids that this thread loaded their largest, and the sum and
+// number of those that are not -infinity.
 struct Extremes {
   float max;
   int32_t max_id;
   float min;
   float thread_max;
+  float thread_sum;
+  int thread_count;
 };
 
 }  // namespace hanlin::sampling

@@ -6,7 +6,9 @@
 
 #include "kernels/base/cuda/ptx.cuh"
 #include "kernels/sampling/cuda/cut.cuh"
+#include "kernels/sampling/cuda/draw.cuh"
 #include "kernels/sampling/cuda/law.cuh"
+#include "kernels/sampling/cuda/nucleus.cuh"
 #include "kernels/sampling/cuda/row.cuh"
 #include "kernels/sampling/cuda/sample_params.h"
 
@@ -14,126 +16,26 @@ namespace hanlin {
 namespace sampling {
 namespace {
 
-constexpr float kLargestNoise = 23.0f;
-
-struct Key {
-  uint64_t seed;
-  uint64_t position;
-  uint32_t choice;
-};
-
-// The best id so far by logit + noise.
-struct Best {
-  float score = -INFINITY;
-  int32_t id = kAnyId;
-};
-
-// Running maximum with its first id, and the minimum of what is not -infinity.
+// Running maximum with its first id; minimum, sum and number of what is not -infinity.
 struct Tracker {
   float max = -INFINITY;
   int32_t id = kAnyId;
   float min = INFINITY;
+  float sum = 0.0f;
+  int count = 0;
 
   __device__ __forceinline__ void Take(float x, int32_t of) {
     if (x > max) {
       max = x;
       id = of;
     }
-    if (x > -INFINITY) min = fminf(min, x);
-  }
-};
-
-template <typename T>
-__device__ __forceinline__ T Choose(const T (&of)[4], int index) {
-  return index < 2 ? (index == 0 ? of[0] : of[1]) : (index == 2 ? of[2] : of[3]);
-}
-
-// A thread takes the four ids of a Philox counter, 16 apart; counters go round the threads.
-__device__ __forceinline__ int IndexOf(int counter) { return counter / 16 * 64 + counter % 16; }
-
-// The logits of a counter; -infinity beyond the slice. Half a warp reads them in another order, so
-// that the two halves, 64 logits apart, do not meet in the banks.
-template <typename Row>
-__device__ __forceinline__ void ReadFour(const Row& row, int counter, int counters, float (&x)[4]) {
-  const float* logits = row.Logits() + IndexOf(counter);
-  const bool swapped = counter % 32 >= 16;
-#pragma unroll
-  for (int w = 0; w < 4; ++w) {
-    x[w] = counter < counters ? logits[16 * (swapped ? w ^ 1 : w)] : -INFINITY;
-  }
-  if (swapped) {
-    const float first = x[0], third = x[2];
-    x[0] = x[1];
-    x[1] = first;
-    x[2] = x[3];
-    x[3] = third;
-  }
-}
-
-__device__ __forceinline__ float Exp2(float x) {
-  float result;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
-  return result;
-}
-
-// A hint is a byte for the least of a counter's four words: its float's exponent and three bits of
-// the mantissa, rounded down, so that what the hint rules out the words rule out. Written while the
-// logits of many rows come from memory, when there is nothing else to compute; Philox for every id
-// afterwards costs more than reading them.
-constexpr int kHintShift = 20;
-constexpr int kLeastHint = 126 << 3;  // of the float 1/2, below every positive word
-
-__device__ __forceinline__ uint32_t Least(const uint32_t (&words)[4]) {
-  return min(min(words[0], words[1]), min(words[2], words[3]));
-}
-__device__ __forceinline__ uint8_t HintOf(const uint32_t (&words)[4]) {
-  const uint32_t bits = __float_as_uint(__uint2float_rn(Least(words)));
-  return static_cast<uint8_t>(min(max(static_cast<int>(bits >> kHintShift) - kLeastHint, 0), 255));
-}
-__device__ __forceinline__ float LeastOfHint(uint8_t hint) {
-  return __uint_as_float(static_cast<uint32_t>(hint + kLeastHint) << kHintShift);
-}
-
-// Step 7 for the four ids of a counter. The noise is at most -log(v) of the uniform number v, so
-// that few words are small enough to reach the bar, a score that some warp of the block has found;
-// the others are spared the exact noise, and with hints the words themselves. All lanes of a warp
-// come here together.
-template <typename Row>
-__device__ __forceinline__ void Consider(const Row& row, const Key& key, const Cut& cut,
-                                         bool hinted, int counter, const float (&x)[4],
-                                         Best& best) {
-  Scratch& s = Own();
-  const float bar = law::FromOrdered(*const_cast<volatile uint32_t*>(&s.bar));
-  const float before = best.score;
-  const float largest = fmaxf(fmaxf(x[0], x[1]), fmaxf(x[2], x[3]));
-  const float margin = fmaf(fabsf(largest) + fabsf(bar), 1e-6f, 0.01f);
-  const float reach = Exp2((largest - bar + margin) * 1.442695f);
-  bool near = largest >= cut.value && largest + kLargestNoise >= bar;
-  if (near && hinted) near = !(LeastOfHint(row.Hints()[counter]) * 0x1p-32f > reach);
-  if (near) {
-    uint32_t words[4];
-    law::Philox(row.first / 4 + counter, key.position, key.choice, key.seed, words);
-    if (!(__uint2float_rn(Least(words)) * 0x1p-32f > reach)) {
-#pragma unroll 1
-      for (int w = 0; w < 4; ++w) {
-        const float v = law::Uniform(Choose(words, w));
-        const float logit = Choose(x, w);
-        if (!(fmaf(__log2f(v), -0.6931472f, logit) + margin >= bar)) continue;
-        const int32_t id = row.first + IndexOf(counter) + 16 * w;
-        if (!Keeps(cut, logit, id)) continue;
-        const float score = logit + law::Gumbel(v);
-        if (score > best.score || (score == best.score && id < best.id)) {
-          best.score = score;
-          best.id = id;
-        }
-      }
+    if (x > -INFINITY) {
+      min = fminf(min, x);
+      sum += x;
+      ++count;
     }
   }
-  if (__any_sync(kFull, best.score > before)) {
-    const uint32_t reached = __reduce_max_sync(kFull, law::Ordered(best.score));
-    if (threadIdx.x % 32 == 0) atomicMax(&s.bar, reached);
-  }
-}
+};
 
 // Raw logits of the slice, four at a time: use(index in the slice, logits), -infinity beyond the
 // vocabulary. Vector loads where alignment allows. In their shadow: meanwhile(index / 4).
@@ -249,7 +151,8 @@ __device__ __forceinline__ Extremes Load(const CudaSampleParams& p, Row& row, co
   uint64_t pick = Pick(tracker.max, tracker.id);
   uint32_t low = ~law::Ordered(tracker.min);  // reversed: a maximum, too
   row.Largest(pick, low);
-  return {PickValue(pick), PickId(pick), law::FromOrdered(~low), tracker.max};
+  return {PickValue(pick), PickId(pick), law::FromOrdered(~low),
+          tracker.max,     tracker.sum,  tracker.count};
 }
 
 // Steps 4 to 6: what may be drawn.
@@ -269,25 +172,6 @@ __device__ __forceinline__ Cut Filter(const Row& row, const SampleSlot& slot,
     if (least > cut.value) cut = {least, kAnyId};
   }
   return cut;
-}
-
-// Step 7. The largest logit is always kept; its score is the first bar.
-template <typename Row>
-__device__ __forceinline__ int32_t Draw(Row& row, const Key& key, const Cut& cut, bool hinted,
-                                        const Extremes& extremes) {
-  Best best;
-  best.id = extremes.max_id;
-  best.score = extremes.max + law::Noise(best.id, key.position, key.choice, key.seed);
-  if (threadIdx.x == 0) Own().bar = law::Ordered(best.score);
-  __syncthreads();
-  const int counters = row.size / 4;
-  for (int base = threadIdx.x / 32 * 32; base < counters; base += kThreads) {
-    const int counter = base + threadIdx.x % 32;
-    float x[4];
-    ReadFour(row, counter, counters, x);
-    Consider(row, key, cut, hinted, counter, x, best);
-  }
-  return PickId(row.Largest(Pick(best.score, best.id)));
 }
 
 // Log-softmax of the raw logits: of the drawn id, and the most probable ids.
@@ -346,6 +230,10 @@ __device__ __forceinline__ int32_t Sample(const CudaSampleParams& p, Row& row, c
   };
   const Extremes extremes = Load<true>(p, row, logits, slot, position, hint);
   if (!(extremes.max > -INFINITY)) return 0;
+  if (slot.top_k <= 0 && !slot.has_min_p) {
+    const int32_t id = DrawNucleus(row, key, slot.top_p, hinted, extremes);
+    if (id != kAnyId) return id;
+  }
   const Cut cut = Filter(row, slot, extremes);
   return Draw(row, key, cut, hinted, extremes);
 }
