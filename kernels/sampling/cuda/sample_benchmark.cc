@@ -1,6 +1,7 @@
 // Prints microseconds of one launch of the sampler, least and median, for batches, filters and
 // distributions, in a graph of ten launches over ten different sets of logits (so that they come
-// from memory where a batch is larger than the L2 cache). Usage: kernels_sampling_cuda_benchmark
+// from memory where a batch is larger than the L2 cache) and at ten positions. Usage:
+// kernels_sampling_cuda_benchmark
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -95,6 +96,7 @@ absl::StatusOr<Times> Microseconds(const CudaDevice& device, const CudaStream& s
                             .row_slots = m.row_slots.data(),
                             .slots = m.slots.data(),
                             .positions = m.positions.data(),
+                            .position_offset = i,
                             .counts = m.counts.data(),
                             .ids = m.ids.data(),
                             .logprob = m.logprob.data(),

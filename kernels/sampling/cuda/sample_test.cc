@@ -1,5 +1,6 @@
 // The plan's laws on the host; on the device, ids against Sampler's, row by row over combinations
-// of parameters, distributions, vocabularies and plans; log-probabilities, counts and positions.
+// of parameters, distributions, vocabularies and plans, and for the paths of top-p;
+// log-probabilities, counts and positions.
 #include "kernels/sampling/cuda/sample.h"
 
 #include <gtest/gtest.h>
@@ -294,6 +295,55 @@ TEST_F(SampleGpuTest, TiesInThousandsAreCutByTheId) {
     c.params = {.temperature = 0.9f,
                 .top_k = r % 4 == 0 ? 10000 : 0,
                 .top_p = r % 5 == 0 ? 1.0f : 0.1f * static_cast<float>(r % 9 + 1)};
+    c.position = r;
+    cases.push_back(c);
+  }
+  for (int cluster : {0, 1, 8}) Check(cases, cluster);
+}
+
+TEST_F(SampleGpuTest, TopPAloneDrawsTheIdsOfTheCpuSampler) {
+  constexpr float kTopP[] = {0.19f, 0.2f, 0.3f, 0.5f, 0.8f, 0.9f, 0.95f, 0.999f};
+  for (int vocabulary : {70, 5000, 51200, 51201}) {
+    std::vector<Case> cases;
+    for (int r = 0; r < 256; ++r) {
+      Case c{.logits = Logits(vocabulary, (r % 5 + 1) * (r % 5) * 0.3f)};  // from all alike to 6
+      for (float& logit : c.logits) {
+        if (r % 3 == 0) logit = std::round(logit * 8) / 8;
+        if (r % 7 == 0 && random_() % 3 != 0) logit = -kInfinity;
+        if (r % 11 == 0) logit += 20000.0f;
+      }
+      c.params = {.temperature = r % 4 == 0 ? 0.6f : 1.0f,
+                  .top_p = kTopP[r % 8],
+                  .seed = static_cast<uint64_t>(r)};
+      c.position = r;
+      cases.push_back(c);
+    }
+    Check(cases, {}, vocabulary % 2);
+    for (int cluster : {0, 2, 8}) {
+      if (vocabulary == 5000) Check(cases, cluster);
+    }
+  }
+}
+
+TEST_F(SampleGpuTest, AMassThatMeetsTheLimitOfTopPIsWithinIt) {
+  std::vector<Case> cases;
+  for (int r = 0; r < 120; ++r) {
+    // The rest weighs nothing; of n equal logits before which lies 1/n each, top-p is k/n.
+    const int n = 4 << (r % 3);
+    Case c{.logits = std::vector<float>(9000, r % 2 == 0 ? -kInfinity : -40.0f)};
+    for (int i = 0; i < n; ++i) c.logits[i * 900 + 7] = 2.5f;
+    c.params = {.top_p = static_cast<float>(r % (n - 1) + 1) / static_cast<float>(n)};
+    c.position = r;
+    cases.push_back(c);
+  }
+  for (int cluster : {0, 1, 4}) Check(cases, cluster);
+}
+
+TEST_F(SampleGpuTest, ARowWhoseThreadsBoundItsMassPoorlyIsDrawnByTheCut) {
+  std::vector<Case> cases;
+  for (int r = 0; r < 16; ++r) {
+    Case c{.logits = std::vector<float>(51200), .params = {.top_p = 0.1f * (r % 8 + 2)}};
+    for (int i = 0; i < 51200; ++i) c.logits[i] = i % 2 == 0 ? 3.0f : -300.0f;
     c.position = r;
     cases.push_back(c);
   }
