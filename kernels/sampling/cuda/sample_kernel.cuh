@@ -42,7 +42,7 @@ struct Tracker {
 template <typename Row, typename Use, typename Meanwhile>
 __device__ __forceinline__ void ForEachFour(const Row& row, const float* slice, Use use,
                                             Meanwhile meanwhile) {
-  constexpr int kUnroll = 4;
+  constexpr int kUnroll = 2;
   const int valid = row.Valid();
   const int vectors = reinterpret_cast<uintptr_t>(slice) % 16 == 0 ? valid / 4 : 0;
   for (int v = threadIdx.x; v < vectors; v += kUnroll * kThreads) {
