@@ -62,6 +62,7 @@ __device__ __forceinline__ void Histogram(const Row& row, const Search& search) 
   for (int i = 4 * threadIdx.x; i < row.size; i += 4 * kThreads) {
     const float4 four = row.FourLogits(i);
     const float x[4] = {four.x, four.y, four.z, four.w};
+    if (fmaxf(fmaxf(x[0], x[1]), fmaxf(x[2], x[3])) < search.floor) continue;
     int bin[4];
     uint32_t mass[4], old[4];
 #pragma unroll

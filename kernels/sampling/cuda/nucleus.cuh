@@ -21,7 +21,8 @@ namespace hanlin::sampling {
 // would need a list too long.
 constexpr float kWanted = 12.0f;
 constexpr float kLeastTopP = 0.2f;
-constexpr int kAsked = 3;  // ids of the list in one pass over the row
+constexpr int32_t kAskMore =
+    -1;  // a verdict; others are the drawn id, or kAnyId for the cut's work
 
 // A score that ids are expected to reach kWanted / top_p times, or a few times as often: scores
 // exceed s exp(-s) * (sum of exp(logit)) times on average. That sum is bounded from below, for each
@@ -29,44 +30,68 @@ constexpr int kAsked = 3;  // ids of the list in one pass over the row
 template <typename Row>
 __device__ __forceinline__ float Bar(Row& row, float top_p, const Extremes& extremes) {
   constexpr float kOne = 8192.0f;  // the sum is at most kSampleMaxVocabulary of these
-  const auto count = static_cast<float>(max(extremes.thread_count, 1));
-  const float mean = fminf(extremes.thread_sum / count - extremes.max, 0.0f);
+  const auto count = static_cast<float>(extremes.thread_count);
+  const float mean = __fdividef(extremes.thread_sum, fmaxf(count, 1.0f)) - extremes.max;
   const float share = fmaxf(Exp2((extremes.thread_max - extremes.max) * kLog2E),
-                            static_cast<float>(extremes.thread_count) * Exp2(mean * kLog2E));
-  const auto sum = static_cast<float>(row.Sum(__float2uint_rn(share * kOne))) / kOne;
-  return extremes.max + __logf(sum * top_p / kWanted);
+                            count * Exp2(fminf(mean, 0.0f) * kLog2E));
+  const auto sum = static_cast<float>(row.Sum(__float2uint_rn(share * kOne)));
+  return extremes.max + __logf(sum * (top_p / (kOne * kWanted)));
 }
 
-// Puts the ids that score at least the bar into the list; how many there are.
+// The largest hint does not rule out that an id of the counter scores threshold + kHintNoise.
 template <typename Row>
-__device__ __forceinline__ int CollectScores(const Row& row, const Key& key, float bar,
-                                             bool hinted) {
-  Scratch* lead = row.At(&Own(), 0);
-  const int counters = row.size / 4;
-  for (int counter = threadIdx.x; counter < counters; counter += kThreads) {
-    float x[4];
-    ReadFour(row, counter, counters, x);
-    ForEachNear(row, key, hinted, counter, x, -INFINITY, bar,
-                [&](int32_t id, float logit, float v) {
-                  const float score = logit + law::Gumbel(v);
-                  if (!(score >= bar)) return;
-                  const int at = atomicAdd(&lead->border_count, 1);
-                  if (at >= kBorder) return;
-                  lead->border_x[at] = logit;
-                  lead->border_id[at] = id;
-                  lead->border_mass[at] = __float_as_uint(score);
-                });
+__device__ __forceinline__ bool WordsReach(const Row& row, const Key& key, int counter,
+                                           float threshold) {
+  uint32_t words[4];
+  WordsOf(row, key, counter, words);
+  const float* x = row.Logits() + IndexOf(counter);
+  const float largest = fmaxf(fmaxf(x[0], x[16]), fmaxf(x[32], x[48]));
+  return !(fmaf(HintOf(words), -kHintStep, largest) < threshold);
+}
+
+// Puts the ids that score at least the bar into the list; how many there are. First the counters
+// that might, into the memory of the bins, so that then all threads share their work.
+template <typename Row>
+__device__ __forceinline__ int CollectScores(const Row& row, const Key& key, bool hinted, float max,
+                                             float bar) {
+  Scratch& s = Own();
+  Scratch* lead = row.At(&s, 0);
+  const float margin = Margin(max, bar), threshold = bar - margin - kHintNoise;
+  const auto note = [&](int counter) {
+    if (!hinted && !WordsReach(row, key, counter, threshold)) return;
+    const int at = atomicAdd(&s.near_count, 1);
+    if (at < kBins) s.low[at] = counter;
+  };
+  ForEachNear(
+      row, hinted, [=] { return threshold; }, note);
+  __syncthreads();
+  const int near = s.near_count;
+  if (near > kBins && threadIdx.x == 0) atomicAdd(&lead->border_count, kBorder + 1);
+  for (int i = threadIdx.x; i < 4 * min(near, kBins); i += kThreads) {
+    uint32_t words[4];
+    const int counter = s.low[i / 4];
+    WordsOf(row, key, counter, words);
+    const int index = IndexOf(counter) + 16 * (i % 4);
+    const float logit = row.Logits()[index];
+    const float v = law::Uniform(Choose(words, i % 4));
+    if (!(BoundOfScore(logit, v) + margin >= bar)) continue;
+    const float score = logit + law::Gumbel(v);
+    if (!(score >= bar)) continue;
+    const int at = atomicAdd(&lead->border_count, 1);
+    if (at >= kBorder) continue;
+    lead->border_x[at] = logit;
+    lead->border_id[at] = row.first + index;
+    lead->border_mass[at] = __float_as_uint(score);
   }
   row.Sync();
   return lead->border_count;
 }
 
-// The best of the list that comes before an id; kAnyId when there is none.
+// The best of the list that comes before an id; kAnyId when there is none. For a whole warp.
 __device__ __forceinline__ Cut BestBefore(const Scratch* lead, int count, const Cut& id) {
-  const int lane = threadIdx.x % 32;
   uint64_t best = 0;
   float x = 0.0f;
-  for (int i = lane; i < count; i += 32) {
+  for (int i = threadIdx.x % 32; i < count; i += 32) {
     if (!ComesBefore(lead->border_x[i], lead->border_id[i], id.value, id.id)) continue;
     const uint64_t pick = Pick(__uint_as_float(lead->border_mass[i]), lead->border_id[i]);
     if (pick <= best) continue;
@@ -92,41 +117,35 @@ __device__ __forceinline__ float FoldFour(const float4& of) {
   for (int offset = 4; offset > 0; offset >>= 1) sum += __shfl_xor_sync(kFull, sum, offset);
   return sum;
 }
-__device__ __forceinline__ float4 SumFour(const float4& of) {
-  const float sum = FoldFour(of);
-  return make_float4(__shfl_sync(kFull, sum, 0), __shfl_sync(kFull, sum, 8),
-                     __shfl_sync(kFull, sum, 16), __shfl_sync(kFull, sum, 24));
-}
 
-// The sums over the cluster's threads, through the memory of the bins.
+// The sums over the cluster's threads, for warp 0: as FoldFour. Through the memory of the bins.
 template <typename Row>
-__device__ __forceinline__ float4 SumFour(Row& row, const float4& of) {
+__device__ __forceinline__ float FoldFour(Row& row, const float4& of) {
   Scratch& s = Own();
-  const int lane = threadIdx.x % 32;
-  row.turn ^= 1;
-  float4* warps = reinterpret_cast<float4*>(s.low) + row.turn * kWarps;
-  float4* own = reinterpret_cast<float4*>(s.high) + row.turn;
-  const float sum = FoldFour(of);
-  if (lane % 8 == 0) reinterpret_cast<float*>(warps + threadIdx.x / 32)[lane / 8] = sum;
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  auto* warps = reinterpret_cast<float4*>(s.low);
+  float4* own = reinterpret_cast<float4*>(s.high) + (row.turn ^= 1);
+  float sum = FoldFour(of);
+  if (lane % 8 == 0) reinterpret_cast<float*>(warps + warp)[lane / 8] = sum;
   __syncthreads();
-  float4 total = SumFour(warps[lane]);
-  if (row.ranks == 1) return total;
-  if (threadIdx.x == 0) *own = total;
+  if (warp == 0) sum = FoldFour(warps[lane]);
+  if (row.ranks == 1) return sum;
+  if (warp == 0 && lane % 8 == 0) reinterpret_cast<float*>(own)[lane / 8] = sum;
   row.Sync();
-  return SumFour(lane < row.ranks ? *row.At(own, lane) : make_float4(0, 0, 0, 0));
+  if (warp == 0) sum = FoldFour(lane < row.ranks ? *row.At(own, lane) : make_float4(0, 0, 0, 0));
+  return sum;
 }
 
-// exp(logit - max) summed over the row, w, and over what comes before each of three ids, x, y and
-// z.
+// exp(logit - max) summed over this thread's logits, w, and over those that come before each of the
+// ids asked about, x, y and z.
 template <typename Row>
-__device__ __forceinline__ float4 MassesBefore(Row& row, const Cut (&ids)[kAsked], float max) {
+__device__ __forceinline__ float4 MassesBefore(const Row& row, float max) {
   const float offset = -max * kLog2E;
-  float below[kAsked];  // the largest float less than the id's logit
-  int at[kAsked];
+  Asked asked[kAsked];
 #pragma unroll
   for (int t = 0; t < kAsked; ++t) {
-    below[t] = nextafterf(ids[t].value, -INFINITY);
-    at[t] = ids[t].id - row.first;
+    asked[t] = Own().asked[t];
+    asked[t].id -= row.first;
   }
   float total = 0.0f, before[kAsked] = {};
   for (int i = 4 * threadIdx.x; i < row.size; i += 4 * kThreads) {
@@ -134,7 +153,8 @@ __device__ __forceinline__ float4 MassesBefore(Row& row, const Cut (&ids)[kAsked
     const float x[4] = {four.x, four.y, four.z, four.w};
     float bound[kAsked];  // an equal logit comes before when its id is smaller
 #pragma unroll
-    for (int t = 0; t < kAsked; ++t) bound[t] = i + 3 < at[t] ? below[t] : ids[t].value;
+    for (int t = 0; t < kAsked; ++t)
+      bound[t] = i + 3 < asked[t].id ? asked[t].below : asked[t].value;
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
       const float mass = Exp2(fmaf(x[j], kLog2E, offset));
@@ -147,14 +167,32 @@ __device__ __forceinline__ float4 MassesBefore(Row& row, const Cut (&ids)[kAsked
   }
 #pragma unroll
   for (int t = 0; t < kAsked; ++t) {  // the four that the id is one of
-    if (at[t] < 0 || at[t] >= row.size || at[t] / 4 % kThreads != threadIdx.x) continue;
-    for (int i = at[t] / 4 * 4; i < at[t]; ++i) {
-      if (row.Logits()[i] == ids[t].value) {
-        before[t] += Exp2(fmaf(ids[t].value, kLog2E, offset));
+    const int at = asked[t].id, group = at / 4;
+    if (at < 0 || at >= row.size || group % kThreads != threadIdx.x) continue;
+    for (int i = 4 * group; i < at; ++i) {
+      if (row.Logits()[i] == asked[t].value) {
+        before[t] += Exp2(fmaf(asked[t].value, kLog2E, offset));
       }
     }
   }
-  return SumFour(row, make_float4(before[0], before[1], before[2], total));
+  return make_float4(before[0], before[1], before[2], total);
+}
+
+// The first of the ids asked about before which lies at most the limit. `sums` as of FoldFour.
+__device__ __forceinline__ int32_t Verdict(float sums, float top_p, int32_t vocabulary) {
+  const float total = __shfl_sync(kFull, sums, 8 * kAsked);
+  // An error of 3.2e-6 a term, of half a unit of the law's integers, and of the additions.
+  const auto ids = static_cast<float>(vocabulary);
+  const float margin = total * (1e-5f + ids * 0x1p-33f) + ids * 1.1f * 0x1p-30f;
+  const float limit = top_p * total;
+#pragma unroll
+  for (int t = 0; t < kAsked; ++t) {
+    const float before = __shfl_sync(kFull, sums, 8 * t);
+    const int32_t id = Own().asked[t].id;
+    if (id != kAnyId && before <= limit - margin) return id;
+    if (id == kAnyId || !(before > limit + margin)) return kAnyId;
+  }
+  return kAskMore;
 }
 
 // Steps 5 and 7 for a row without other filters; kAnyId where the cut is needed.
@@ -163,33 +201,36 @@ __device__ __forceinline__ int32_t DrawNucleus(Row& row, const Key& key, float t
                                                const Extremes& extremes) {
   constexpr float kLargest = 1e5f;  // of a logit that Exp2's argument is exact enough for
   if (top_p < kLeastTopP || !(fabsf(extremes.max) < kLargest)) return kAnyId;
-  if (threadIdx.x == 0) Own().border_count = 0;
+  Scratch& s = Own();
+  const bool leads = threadIdx.x < 32;
+  if (threadIdx.x == 0) s.border_count = s.near_count = 0;
   const float bar = Bar(row, top_p, extremes);
-  const int count = CollectScores(row, key, bar, hinted);
-  const Scratch* lead = row.At(&Own(), 0);
-  // An error of 3.2e-6 a term, of half a unit of the law's integers, and of the additions.
-  const auto ids = static_cast<float>(row.vocabulary);
-  const float relative = 1e-5f + ids * 0x1p-33f, absolute = ids * 1.1f * 0x1p-30f;
+  const int count = CollectScores(row, key, hinted, extremes.max, bar);
+  int32_t verdict = count <= kBorder ? kAskMore : kAnyId;
   Cut last = {-INFINITY, kAnyId};
-  bool decided = count <= kBorder;
-  while (decided) {
-    Cut asked[kAsked];
+  while (verdict == kAskMore) {
+    if (leads) {
 #pragma unroll
-    for (int t = 0; t < kAsked; ++t) last = asked[t] = BestBefore(lead, count, last);
-    if (asked[0].id == kAnyId) break;
-    if (top_p >= 1.0f) return asked[0].id;
-    const float4 sums = MassesBefore(row, asked, extremes.max);
-    const float before[kAsked] = {sums.x, sums.y, sums.z};
-    const float limit = top_p * sums.w, margin = sums.w * relative + absolute;
-#pragma unroll
-    for (int t = 0; t < kAsked; ++t) {
-      if (!decided) break;
-      if (asked[t].id != kAnyId && before[t] <= limit - margin) return asked[t].id;
-      decided = asked[t].id != kAnyId && before[t] > limit + margin;
+      for (int t = 0; t < kAsked; ++t) {
+        last = BestBefore(row.At(&s, 0), count, last);
+        if (threadIdx.x == 0) s.asked[t] = {last.value, nextafterf(last.value, -INFINITY), last.id};
+      }
     }
+    __syncthreads();
+    if (top_p >= 1.0f || s.asked[0].id == kAnyId) {
+      verdict = s.asked[0].id;
+      break;
+    }
+    const float sums = FoldFour(row, MassesBefore(row, extremes.max));
+    if (leads) {
+      verdict = Verdict(sums, top_p, row.vocabulary);
+      if (threadIdx.x == 0) s.verdict = verdict;
+    }
+    __syncthreads();
+    verdict = s.verdict;
   }
-  row.Sync();  // everyone has read the list
-  return kAnyId;
+  if (verdict == kAnyId) row.Sync();  // everyone has read the list
+  return verdict;
 }
 
 }  // namespace hanlin::sampling

@@ -32,6 +32,14 @@ __device__ __forceinline__ bool Keeps(const Cut& cut, float x, int32_t id) {
   return x > cut.value || (x == cut.value && id <= cut.id);
 }
 
+// An id of nucleus.cuh, its logit, and the largest float below that.
+struct Asked {
+  float value;
+  float below;
+  int32_t id;
+};
+constexpr int kAsked = 3;  // of them in one pass over the row
+
 struct alignas(16) Scratch {
   uint32_t low[kBins];  // mass of the bins, 64 bits in two halves
   uint32_t high[kBins];
@@ -45,6 +53,9 @@ struct alignas(16) Scratch {
   int32_t crossing_bin;
   int32_t border_count;  // in rank 0, as is the border
   Cut cut;
+  int32_t near_count;  // of nucleus.cuh
+  int32_t verdict;
+  Asked asked[kAsked];
   float border_x[kBorder];
   int32_t border_id[kBorder];
   uint32_t border_mass[kBorder];

@@ -1,6 +1,6 @@
 // Prints microseconds of one launch of the sampler, least and median, for batches, filters and
 // distributions, in a graph of ten launches over ten different sets of logits (so that they come
-// from memory where a batch is larger than the L2 cache) and at ten positions. Usage:
+// from memory where a batch is larger than the L2 cache), a position after the other. Usage:
 // kernels_sampling_cuda_benchmark
 #include <fmt/format.h>
 
@@ -96,7 +96,7 @@ absl::StatusOr<Times> Microseconds(const CudaDevice& device, const CudaStream& s
                             .row_slots = m.row_slots.data(),
                             .slots = m.slots.data(),
                             .positions = m.positions.data(),
-                            .position_offset = i,
+                            .advance = m.positions.data(),
                             .counts = m.counts.data(),
                             .ids = m.ids.data(),
                             .logprob = m.logprob.data(),

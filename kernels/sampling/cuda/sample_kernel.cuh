@@ -220,17 +220,17 @@ __device__ __forceinline__ int32_t Sample(const CudaSampleParams& p, Row& row, c
     return id < row.vocabulary ? id : 0;  // 0: nothing but -infinity and NaN
   }
   const Key key = {slot.seed, static_cast<uint64_t>(position), slot.choice};
-  // Few rows are loaded too fast to hide anything, and filters that keep few ids need no hints.
-  const bool hinted = Row::kShared && row.ranks == 1 && slot.top_k <= 0 && !slot.has_min_p;
+  const bool cut_by_count = slot.top_k > 0 && slot.top_k < row.vocabulary;
+  const bool hinted = Row::kShared && !cut_by_count;  // the few that top-k keeps need no hints
   const auto hint = [&](int counter) {
     if (!hinted) return;
     uint32_t words[4];
-    law::Philox(row.first / 4 + counter, key.position, key.choice, key.seed, words);
+    WordsOf(row, key, counter, words);
     row.Hints()[counter] = HintOf(words);
   };
   const Extremes extremes = Load<true>(p, row, logits, slot, position, hint);
   if (!(extremes.max > -INFINITY)) return 0;
-  if (slot.top_k <= 0 && !slot.has_min_p) {
+  if (!cut_by_count && !slot.has_min_p) {
     const int32_t id = DrawNucleus(row, key, slot.top_p, hinted, extremes);
     if (id != kAnyId) return id;
   }

@@ -71,7 +71,7 @@ struct CudaSampleParams {
 
 inline constexpr int kSampleThreads = 1024;
 inline constexpr int kSampleMaxCluster = 8;  // what every device of compute capability 9 offers
-inline constexpr int kSampleScratchBytes = 12352;  // of shared memory, before the logits
+inline constexpr int kSampleScratchBytes = 12384;  // of shared memory, before the logits
 
 // Of a block: scratch, the logits of its slice, and a byte for every four of them.
 constexpr int SampleSharedBytes(int slice) { return kSampleScratchBytes + 4 * slice + slice / 4; }
