@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 
+#include "common/flags/environment.h"
 #include "common/flags/flags.h"
 #include "common/host/service_notifier.h"
 #include "common/obs/log.h"
@@ -88,6 +89,7 @@ bool WaitUntilServing(const Gateway& gateway, ShutdownSignal& shutdown) {
 
 absl::Status Run(Flags& flags, ShutdownSignal& shutdown) {
   RETURN_IF_ERROR(SetupLogging(flags.log));
+  LogUnknownVariables();
   ASSIGN_OR_RETURN(const auto metrics, MetricsServer::Create(flags.metrics_address));
   flags.gateway.registry = &metrics->registry();
   flags.gateway.max_connection_age = absl::Seconds(flags.max_connection_age_seconds);

@@ -6,6 +6,7 @@
 #include <memory>
 #include <string>
 
+#include "common/flags/environment.h"
 #include "common/flags/flags.h"
 #include "common/host/service_notifier.h"
 #include "common/io/data_dir.h"
@@ -93,6 +94,7 @@ int Main(int argc, char** argv) {
   if (const absl::Status status = SetupLogging(flags.log); !status.ok()) {
     return ReportError(kName, status);
   }
+  LogUnknownVariables();
   ShutdownSignal shutdown;
   RaiseDescriptorLimit();
   const absl::Status status = Serve(flags, shutdown);

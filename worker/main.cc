@@ -8,6 +8,7 @@
 
 #include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
+#include "common/flags/environment.h"
 #include "common/flags/flags.h"
 #include "common/host/service_notifier.h"
 #include "common/net/socket.h"
@@ -343,6 +344,7 @@ int Main(int argc, char** argv) {
   if (const absl::Status status = SetupLogging(flags.log); !status.ok()) {
     return ReportError("hanlin-worker", status);
   }
+  LogUnknownVariables();
   const absl::Status status = Worker(std::move(flags), &shutdown).Run();
   return status.ok() ? kExitOk : ReportError("hanlin-worker", status);
 }

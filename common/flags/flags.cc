@@ -8,19 +8,10 @@
 #include <cmath>
 #include <cstdio>
 
+#include "common/flags/environment.h"
 #include "common/status/status.h"
 
 namespace hanlin {
-namespace {
-
-std::string EnvironmentName(const std::string& flag) {
-  std::string name = "HANLIN_";
-  for (const char c : flag) name += c == '-' ? '_' : static_cast<char>(std::toupper(c));
-  return name;
-}
-
-}  // namespace
-
 void AddLogFlags(CLI::App& app, LogOptions& options) {
   app.add_option("--log-level", options.level, "debug, info, warning or error")
       ->capture_default_str();
@@ -79,7 +70,7 @@ absl::StatusOr<uint64_t> ParseSize(std::string_view text) {
   if (!unit.empty() && unit != "b") {
     const size_t power = std::string_view("kmgt").find(unit[0]);
     if (power == std::string_view::npos) return bad;
-    const std::string_view tail = std::string_view(unit).substr(1);
+    const std::string tail = unit.substr(1);
     if (tail == "b") {
       factor = std::pow(1000.0, static_cast<double>(power + 1));
     } else if (tail.empty() || tail == "i" || tail == "ib") {

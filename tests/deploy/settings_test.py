@@ -17,6 +17,7 @@ import grpc
 
 BIN = pathlib.Path(os.environ["HANLIN_BIN"])
 MODEL = pathlib.Path(os.environ["HANLIN_DATA"]) / "models" / "hanlin-poet"
+SOURCE = pathlib.Path(os.environ["HANLIN_SOURCE"])
 PATIENCE_S = 60
 
 
@@ -140,6 +141,33 @@ class WrongSettingsTest(unittest.TestCase):
             self.assertEqual(result.returncode, 2)
             self.assertEqual(result.stderr.count("\n"), 1)
             self.assertIn("--modle", result.stderr)
+
+
+class UnknownVariablesTest(unittest.TestCase):
+    """A ConfigMap is shared by programs with different flags, so a variable is unknown when none of them has the flag."""
+
+    def warned(self, service, **environment):
+        needed = {"gateway": {"HANLIN_WORKERS": "127.0.0.1:1", "HANLIN_TOKENIZER": "127.0.0.1:1"},
+                  "worker": {"HANLIN_DEVICE": "null"}}
+        with Service(service, **needed.get(service, {}) | environment) as running:
+            running.log_file.seek(0)
+            lines = [json.loads(line) for line in running.log_file if line.startswith("{")]
+        return {line["name"]: line.get("meant") for line in lines if "no program reads" in line["event"]}
+
+    def test_every_service_names_a_misspelt_variable_and_the_one_that_was_meant(self):
+        for service in ("gateway", "tokenizer", "worker"):
+            with self.subTest(service):
+                warned = self.warned(service, HANLIN_MAX_RUNING="3")
+                self.assertEqual(warned.get("HANLIN_MAX_RUNING"), "HANLIN_MAX_RUNNING")
+
+    def test_what_is_known_are_the_flags_of_the_services(self):
+        flags = set()
+        for service in ("gateway", "tokenizer", "worker"):
+            text = subprocess.run([BIN / f"hanlin-{service}", "--help"], check=True, capture_output=True, text=True).stdout
+            flags |= set(re.findall(r"^ +(?:-h,)?--([a-z][a-z-]+)", text, re.MULTILINE))
+        source = (SOURCE / "common/flags/environment.cc").read_text()
+        known = source[source.index("kKnown ="):source.index("// Where binaries")]
+        self.assertEqual(set(re.findall('"([a-z-]+)"', known)), flags - {"help", "version"})
 
 
 class FaultsBetweenProcessesTest(unittest.TestCase):
