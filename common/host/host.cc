@@ -50,7 +50,7 @@ std::optional<uint64_t> Field(const std::string& path, std::string_view key) {
     if (!line.starts_with(key)) continue;
     const size_t digit = line.find_first_of("0123456789", key.size());
     if (digit == std::string::npos) return std::nullopt;
-    return ParseNumber(std::string_view(line).substr(digit));
+    return ParseNumber(line.substr(digit));
   }
   return std::nullopt;
 }
@@ -111,14 +111,15 @@ absl::StatusOr<uint64_t> AvailableMemoryBytesUnder(const std::string& root) {
 int AvailableCpusUnder(const std::string& root, int affinity_cpus) {
   double cpus = affinity_cpus;
   const auto cap = [&cpus](std::optional<uint64_t> quota, std::optional<uint64_t> period) {
-    if (quota && period && *period > 0) cpus = std::min(cpus, std::ceil(double(*quota) / *period));
+    if (!quota || !period || *period == 0) return;
+    cpus = std::min(cpus, std::ceil(static_cast<double>(*quota) / *period));
   };
   for (const std::string& directory : CgroupDirectories(root, "")) {
     const std::string text =
         Slurp(directory + "/cpu.max").value_or("");  // "150000 100000" or "max 100000"
     const size_t space = text.find(' ');
     if (space == std::string::npos) continue;
-    cap(ParseNumber(text), ParseNumber(std::string_view(text).substr(space + 1)));
+    cap(ParseNumber(text), ParseNumber(text.substr(space + 1)));
   }
   for (const std::string& directory : CgroupDirectories(root, "cpu")) {
     cap(NumberIn(directory + "/cpu.cfs_quota_us"), NumberIn(directory + "/cpu.cfs_period_us"));

@@ -117,7 +117,8 @@ class Gathering {
     std::memcpy(&length, stranger->bytes.data(), sizeof(length));
     if (length > kMaxFrameBytes) return true;
     if (stranger->bytes.size() < sizeof(length) + length) return false;
-    Answer(stranger, std::string_view(stranger->bytes).substr(sizeof(length), length));
+    const std::string_view bytes = stranger->bytes;
+    Answer(stranger, bytes.substr(sizeof(length), length));
     return true;
   }
 

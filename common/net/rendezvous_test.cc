@@ -24,7 +24,8 @@ RendezvousOptions Options(int rank, int size, absl::Duration timeout = absl::Sec
   return {.rank = rank, .size = size, .identity = "poet float32", .timeout = timeout};
 }
 
-std::future<RendezvousOr> LeadAsync(const FileDescriptor& listener, RendezvousOptions options) {
+std::future<RendezvousOr> LeadAsync(const FileDescriptor& listener,
+                                    const RendezvousOptions& options) {
   return std::async(std::launch::async,
                     [&listener, options] { return Rendezvous::Lead(listener, options); });
 }

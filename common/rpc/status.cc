@@ -96,7 +96,8 @@ absl::Status WithRetryAfter(absl::Status status, absl::Duration delay) {
 std::optional<absl::Duration> RetryAfter(const absl::Status& status) {
   const auto payload = status.GetPayload(kPayloadUrl);
   if (!payload.has_value()) return std::nullopt;
-  return absl::Nanoseconds(std::strtoll(std::string(*payload).c_str(), nullptr, 10));
+  const std::string nanoseconds(*payload);
+  return absl::Nanoseconds(std::strtoll(nanoseconds.c_str(), nullptr, 10));
 }
 
 grpc::Status ToGrpc(const absl::Status& status) {

@@ -73,6 +73,7 @@ INSTANTIATE_TEST_SUITE_P(Threads, ThreadPoolTest, ::testing::Values(1, 2, 3, 16)
 
 TEST(ThreadPool, SeveralPoolsOnOneMachineDoNotDisturbEachOther) {
   std::vector<std::thread> owners;
+  owners.reserve(4);
   std::atomic<int64_t> total{0};
   for (int i = 0; i < 4; ++i) {
     owners.emplace_back([&] {
