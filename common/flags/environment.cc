@@ -6,9 +6,9 @@
 #include <algorithm>
 #include <array>
 #include <cctype>
-#include <numeric>
 
 #include "common/obs/log.h"
+#include "common/text/nearest.h"
 
 namespace hanlin {
 namespace {
@@ -29,38 +29,13 @@ constexpr auto kKnown = std::to_array<std::string_view>(
      // Where binaries and data lie, the instruction set of the CPU.
      "bin", "cpu-isa", "data"});
 
-// Insertions, deletions, replacements and swaps of neighbours that make one of the other.
-size_t EditDistance(std::string_view a, std::string_view b) {
-  // Distances of a's first i - 2, i - 1 and i characters to every prefix of b.
-  std::vector<size_t> before(b.size() + 1), last(b.size() + 1), row(b.size() + 1);
-  std::iota(row.begin(), row.end(), size_t{0});
-  for (size_t i = 1; i <= a.size(); ++i) {
-    before.swap(last);
-    last.swap(row);
-    row[0] = i;
-    for (size_t j = 1; j <= b.size(); ++j) {
-      row[j] = std::min({last[j] + 1, row[j - 1] + 1, last[j - 1] + (a[i - 1] != b[j - 1])});
-      const bool swapped = i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1];
-      if (swapped) row[j] = std::min(row[j], before[j - 2] + 1);
-    }
-  }
-  return row[b.size()];
-}
-
-std::string Nearest(std::string_view name) {
+std::string NearestVariable(std::string_view name) {
+  std::vector<std::string> known(kKnown.size());
+  std::transform(kKnown.begin(), kKnown.end(), known.begin(), EnvironmentName);
+  const std::vector<std::string_view> names(known.begin(), known.end());
+  // More edits make no misspelling: one, and one more for every four letters.
   const std::string wanted = EnvironmentName(name.substr(kPrefix.size()));
-  // Further away than this, a name is no misspelling: one letter, and one more for every four.
-  size_t least = 2 + (wanted.size() - kPrefix.size()) / 4;
-  std::string nearest;
-  for (const std::string_view flag : kKnown) {
-    std::string known = EnvironmentName(flag);
-    const size_t distance = EditDistance(wanted, known);
-    if (distance < least) {
-      least = distance;
-      nearest = std::move(known);
-    }
-  }
-  return nearest;
+  return std::string(Nearest(wanted, names, 1 + (wanted.size() - kPrefix.size()) / 4));
 }
 
 }  // namespace
@@ -81,7 +56,7 @@ std::vector<UnknownVariable> FindUnknownVariables(const char* const* environment
     if (!name.starts_with(kPrefix) || name.starts_with(kFailpointPrefix)) continue;
     const auto is_name = [name](std::string_view flag) { return EnvironmentName(flag) == name; };
     if (std::any_of(kKnown.begin(), kKnown.end(), is_name)) continue;
-    unknown.push_back({std::string(name), Nearest(name)});
+    unknown.push_back({std::string(name), NearestVariable(name)});
   }
   std::sort(unknown.begin(), unknown.end(),
             [](const UnknownVariable& a, const UnknownVariable& b) { return a.name < b.name; });

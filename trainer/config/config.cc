@@ -10,6 +10,7 @@
 
 #include "common/io/file.h"
 #include "common/status/status.h"
+#include "common/text/nearest.h"
 
 namespace hanlin {
 namespace {
@@ -98,6 +99,8 @@ Key List(std::vector<std::string>* field) {
 }
 
 constexpr int64_t kMany = int64_t{1} << 40;
+// More than any key has. An alias may make a map that holds itself.
+constexpr int kMaxDepth = 4;
 
 Keys MakeKeys(TrainConfig& c) {
   return {
@@ -169,46 +172,28 @@ Keys MakeKeys(TrainConfig& c) {
   };
 }
 
-// Levenshtein distance, to guess which key was meant.
-size_t Distance(std::string_view a, std::string_view b) {
-  std::vector<size_t> row(b.size() + 1);
-  for (size_t j = 0; j <= b.size(); ++j) row[j] = j;
-  for (size_t i = 1; i <= a.size(); ++i) {
-    size_t diagonal = row[0];
-    row[0] = i;
-    for (size_t j = 1; j <= b.size(); ++j) {
-      const size_t replace = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
-      diagonal = row[j];
-      row[j] = std::min({replace, row[j] + 1, row[j - 1] + 1});
-    }
-  }
-  return row[b.size()];
-}
-
 absl::Status SetKey(Keys& keys, const std::string& name, const std::vector<std::string>& values,
                     bool is_list) {
   const auto found = keys.find(name);
   if (found != keys.end()) {
     return Annotate(found->second.set(values, is_list), fmt::format("{}", name));
   }
-  std::string nearest;
-  size_t best = name.size() / 2 + 1;
-  for (const auto& [known, key] : keys) {
-    if (const size_t distance = Distance(name, known); distance < best) {
-      best = distance;
-      nearest = known;
-    }
-  }
+  std::vector<std::string_view> names;
+  names.reserve(keys.size());
+  for (const auto& entry : keys) names.push_back(entry.first);
+  const std::string_view nearest = Nearest(name, names, name.size() / 2);
   return InvalidArgument("there is no key '{}'{}", name,
                          nearest.empty() ? "" : fmt::format(", do you mean '{}'?", nearest));
 }
 
 // Walks nested maps; a scalar or list ends a dotted key.
-absl::Status SetNode(Keys& keys, const std::string& name, const YAML::Node& node) {
+absl::Status SetNode(Keys& keys, const std::string& name, const YAML::Node& node, int depth = 0) {
   if (node.IsMap()) {
+    if (depth > kMaxDepth) return InvalidArgument("{}: is a map in too many maps", name);
     for (const auto& entry : node) {
       const auto key = entry.first.as<std::string>();
-      RETURN_IF_ERROR(SetNode(keys, name.empty() ? key : name + "." + key, entry.second));
+      RETURN_IF_ERROR(
+          SetNode(keys, name.empty() ? key : name + "." + key, entry.second, depth + 1));
     }
     return absl::OkStatus();
   }
@@ -232,7 +217,12 @@ absl::Status SetOverride(Keys& keys, const std::string& text) {
   if (equals == std::string::npos) {
     return InvalidArgument("--set '{}', want key=value", text);
   }
-  const YAML::Node value = YAML::Load(text.substr(equals + 1));
+  YAML::Node value;
+  try {
+    value = YAML::Load(text.substr(equals + 1));
+  } catch (const YAML::Exception& error) {
+    return InvalidArgument("--set '{}': {}", text, error.msg);
+  }
   if (value.IsMap()) return InvalidArgument("--set '{}': a map, want a value or a list", text);
   if (value.IsNull()) return SetKey(keys, text.substr(0, equals), {""}, false);
   return SetNode(keys, text.substr(0, equals), value);

@@ -8,6 +8,7 @@ namespace {
 
 using ::testing::AllOf;
 using ::testing::HasSubstr;
+using ::testing::Not;
 using testing::StatusIs;
 
 constexpr char kMinimal[] = "model: m\noutput: o\ndata: {train: [a.jsonl, b.csv]}\n";
@@ -54,7 +55,12 @@ TEST(TrainConfigTest, BadValuesSayWhatWasWanted) {
       {"data.train=[]", "data.train is empty"},
       {"model=", "model is not set"},
       {"nothing", "want key=value"},
+      {"output=", "output is not set"},
+      {"run.epochs=0", "run.epochs and run.max_steps are both 0"},
+      {"evaluation.patience=1", "evaluation.patience needs data.valid"},
       {"evaluation.metric=rouge-l", "evaluation.metric rouge-l needs evaluation.generate"},
+      {"optimizer={lr: 1}", "--set 'optimizer={lr: 1}': a map, want a value or a list"},
+      {"data.train=[[a]]", "data.train: holds a list or map"},
   };
   for (const auto& [text, message] : cases) {
     EXPECT_THAT(ParseTrainConfig(kMinimal, "r.yaml", {text}),
@@ -63,12 +69,30 @@ TEST(TrainConfigTest, BadValuesSayWhatWasWanted) {
   }
 }
 
-TEST(TrainConfigTest, BrokenYamlNamesTheLine) {
-  for (const char* text : {"model: m\noutput: [", "model: m\n  x: : y", "a: &b [*b]", "- 1", "3"}) {
-    EXPECT_EQ(ParseTrainConfig(text, "r.yaml", {}).status().code(),
-              absl::StatusCode::kInvalidArgument)
-        << text;
+TEST(TrainConfigTest, BrokenYamlNamesFileAndLine) {
+  const std::pair<std::string, const char*> cases[] = {
+      {"model: m\noutput: [", "r.yaml: line 2: "},
+      {"model: m\n  x: : y", "r.yaml: line 2: "},
+      {"model: m\n\n\tx: y", "r.yaml: line 3: "},
+      {"model: m\nseed:\n", "r.yaml: seed: has no value"},
+      {"- 1", "r.yaml: is not a map of keys"},
+      {"3", "r.yaml: is not a map of keys"},
+      {"a: &b [*b]", "r.yaml: a: holds a list or map"},
+      {"a: &b {c: *b}", "r.yaml: "},
+      {"[a]: b", "r.yaml: "},
+      {std::string(100000, '['), "r.yaml: "},
+  };
+  for (const auto& [text, message] : cases) {
+    EXPECT_THAT(ParseTrainConfig(text, "r.yaml", {}),
+                StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr(message)))
+        << text.substr(0, 100);
   }
+}
+
+TEST(TrainConfigTest, ABrokenOverrideIsNamedAndNotTheFile) {
+  EXPECT_THAT(ParseTrainConfig(kMinimal, "r.yaml", {"batch.size=4", "data.train=[a.jsonl"}),
+              StatusIs(absl::StatusCode::kInvalidArgument,
+                       AllOf(HasSubstr("--set 'data.train=[a.jsonl'"), Not(HasSubstr("r.yaml")))));
 }
 
 TEST(TrainConfigTest, DescribeListsEveryKey) {
