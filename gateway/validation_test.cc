@@ -58,6 +58,12 @@ const Rule kRules[] = {
      "frequency_penalty is -101"},
     {[](auto& r) { (*Sampling(r).mutable_logit_bias())[3] = 5000; }, Code::kInvalidArgument,
      "logit_bias[3] is 5000"},
+    {[](auto& r) { (*Sampling(r).mutable_logit_bias())[-3] = 1; }, Code::kInvalidArgument,
+     "logit_bias names id -3"},
+    {[](auto& r) {
+       for (int i = 0; i <= kMaxLogitBiases; ++i) (*Sampling(r).mutable_logit_bias())[i] = 1;
+     },
+     Code::kInvalidArgument, "logit_bias has 4097 entries, want at most 4096"},
     {[](auto& r) { Stopping(r).set_max_new_tokens(0); }, Code::kInvalidArgument,
      "max_new_tokens is 0"},
     {[](auto& r) {
@@ -65,6 +71,10 @@ const Rule kRules[] = {
        Stopping(r).set_min_new_tokens(3);
      },
      Code::kInvalidArgument, "min_new_tokens is 3, want at most max_new_tokens, which is 2"},
+    {[](auto& r) { Stopping(r).set_min_new_tokens(-1); }, Code::kInvalidArgument,
+     "min_new_tokens is -1"},
+    {[](auto& r) { Stopping(r).add_stop_strings(std::string("\xe6\x98")); }, Code::kInvalidArgument,
+     "stop_strings[0] is broken at byte 0"},
     {[](auto& r) { Stopping(r).add_stop_strings(std::string()); }, Code::kInvalidArgument,
      "stop_strings[0] is empty"},
     {[](auto& r) { Stopping(r).add_stop_strings(std::string(257, 'x')); }, Code::kInvalidArgument,
@@ -74,11 +84,23 @@ const Rule kRules[] = {
      },
      Code::kInvalidArgument, "stop_strings has 17 entries"},
     {[](auto& r) { Stopping(r).add_stop_ids(-1); }, Code::kInvalidArgument, "stop_ids holds -1"},
+    {[](auto& r) {
+       for (int i = 0; i <= kMaxStopIds; ++i) Stopping(r).add_stop_ids(i);
+     },
+     Code::kInvalidArgument, "stop_ids has 65 entries, want at most 64"},
     {[](auto& r) { Stopping(r).set_time_limit_ms(0); }, Code::kInvalidArgument,
      "time_limit_ms is 0"},
     {[](auto& r) { r.mutable_parameters()->set_n(0); }, Code::kInvalidArgument, "n is 0"},
     {[](auto& r) { r.mutable_parameters()->set_logprobs(21); }, Code::kInvalidArgument,
      "logprobs is 21"},
+    {[](auto& r) { r.mutable_parameters()->set_logprobs(-1); }, Code::kInvalidArgument,
+     "logprobs is -1"},
+    {[](auto& r) { r.mutable_parameters()->set_prompt_logprobs(21); }, Code::kInvalidArgument,
+     "prompt_logprobs is 21"},
+    {[](auto& r) { r.mutable_parameters()->mutable_beam_search()->set_beams(0); },
+     Code::kInvalidArgument, "beam_search.beams is 0"},
+    {[](auto& r) { r.mutable_parameters()->mutable_beam_search()->set_length_penalty(NAN); },
+     Code::kInvalidArgument, "beam_search.length_penalty is nan"},
     {[](auto& r) {
        r.mutable_parameters()->mutable_beam_search()->set_beams(4);
        Sampling(r).set_temperature(1);

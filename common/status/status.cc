@@ -5,7 +5,11 @@ namespace hanlin {
 
 absl::Status Annotate(const absl::Status& status, std::string_view context) {
   if (status.ok()) return status;
-  return absl::Status(status.code(), fmt::format("{}: {}", context, Message(status)));
+  absl::Status annotated(status.code(), fmt::format("{}: {}", context, Message(status)));
+  status.ForEachPayload([&annotated](absl::string_view type, const absl::Cord& payload) {
+    annotated.SetPayload(type, payload);
+  });
+  return annotated;
 }
 
 }  // namespace hanlin
