@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <sys/resource.h>
 
+#include <cstring>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
@@ -207,11 +208,46 @@ TEST(CheckpointTest, AnotherArchitectureAndDamageAreNamed) {
     directory.Write("step-00000001/trainer/state.json", bad);
     EXPECT_FALSE(LoadCheckpoint(folder, *model).ok()) << bad;
   }
+  // Each count alone: missing, negative, too large for a count, another type.
+  const nlohmann::json state = nlohmann::json::parse(good);
+  for (const char* key : {"step", "updates", "epoch", "step_in_epoch", "tokens", "best_step",
+                          "evaluations_since_best"}) {
+    for (const nlohmann::json& value : {nlohmann::json(), nlohmann::json(-1), nlohmann::json(1.5),
+                                        nlohmann::json("1"), nlohmann::json(~uint64_t{0})}) {
+      nlohmann::json damaged = state;
+      damaged[key] = value;
+      directory.Write("step-00000001/trainer/state.json", damaged.dump());
+      EXPECT_THAT(LoadCheckpoint(folder, *model),
+                  StatusIs(absl::StatusCode::kDataLoss,
+                           ::testing::AllOf(HasSubstr("state.json"),
+                                            HasSubstr(fmt::format("{} is not a count", key)))))
+          << value;
+    }
+  }
   directory.Write("step-00000001/trainer/state.json", good);
   std::string bytes = ReadFile(folder + "/trainer/optimizer.safetensors").value();
   directory.Write("step-00000001/trainer/optimizer.safetensors", bytes.substr(0, bytes.size() / 2));
   EXPECT_THAT(LoadCheckpoint(folder, *model),
               StatusIs(absl::StatusCode::kDataLoss, HasSubstr("optimizer.safetensors")));
+  // A tensor of another name or shape; the header stands in front and keeps its length.
+  for (const auto& [from, to, code, message] :
+       {std::tuple{"\"m.ln_f.bias\"", "\"m.ln_x.bias\"", absl::StatusCode::kDataLoss,
+                   "there is no tensor m.ln_f.bias"},
+        std::tuple{"\"v.ln_f.weight\":{\"dtype\":\"F32\",\"shape\":[",
+                   "\"v.ln_f.weight\":{\"dtype\":\"F32\",\"shape\":[1,",
+                   absl::StatusCode::kFailedPrecondition, "v.ln_f.weight"}}) {
+    std::string damaged = bytes;
+    const size_t at = damaged.find(from);
+    ASSERT_NE(at, std::string::npos) << from;
+    damaged.replace(at, std::string_view(from).size(), to);
+    const auto added = std::string_view(to).size() - std::string_view(from).size();
+    uint64_t header = 0;
+    std::memcpy(&header, damaged.data(), sizeof(header));
+    header += added;
+    std::memcpy(damaged.data(), &header, sizeof(header));
+    directory.Write("step-00000001/trainer/optimizer.safetensors", damaged);
+    EXPECT_THAT(LoadCheckpoint(folder, *model), StatusIs(code, HasSubstr(message)));
+  }
 }
 
 }  // namespace

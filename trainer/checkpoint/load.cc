@@ -1,4 +1,5 @@
 // Reading of checkpoint.h. The files may be damaged or of another model: everything is checked.
+#include <limits>
 #include <nlohmann/json.hpp>
 #include <tuple>
 
@@ -48,7 +49,8 @@ absl::StatusOr<RunState> ReadState(const std::string& path) {
   }
   for (const auto& [key, field] : integers) {
     const auto found = json.find(key);
-    if (found == json.end() || !found->is_number_unsigned()) {
+    if (found == json.end() || !found->is_number_unsigned() ||
+        found->get<uint64_t>() > std::numeric_limits<int64_t>::max()) {
       return DataLoss("{}: {} is not a count", path, key);
     }
     *field = found->get<int64_t>();

@@ -323,6 +323,24 @@ TEST_F(DataSetTest, ADamagedCacheIsMadeAnew) {
   EXPECT_EQ(second.size(), 2u);
 }
 
+TEST_F(DataSetTest, ATokenizerWithMoreIdsThanTheModelIsRefused) {
+  DataSetOptions options;
+  options.vocab_size = 100;
+  ThreadPool pool(1);
+  EXPECT_THAT(LoadSamples(options, *tokenizer_, pool),
+              StatusIs(absl::StatusCode::kFailedPrecondition,
+                       HasSubstr("8192 ids, the model's vocabulary 100")));
+}
+
+TEST_F(DataSetTest, ManyBadRowsAreCountedAfterTheFirstFew) {
+  std::string rows = "{\"src_txt\":\"ok\"}\n";
+  for (int i = 0; i < 9; ++i) rows += "{\"src_txt\":\"\"}\n";
+  ASSERT_OK(Load({directory_.Write("a.jsonl", rows)}, "skip"));
+  ASSERT_EQ(reports_.size(), 6u);
+  EXPECT_THAT(reports_[4], HasSubstr("a.jsonl:6: the row is empty"));
+  EXPECT_THAT(reports_[5], HasSubstr("a.jsonl: 9 rows left out in all"));
+}
+
 TEST_F(DataSetTest, BadRowsFailOrAreSkippedByFileAndLine) {
   const std::string file =
       directory_.Write("a.jsonl", "{\"src_txt\":\"ok\"}\n{\"src_txt\":\"\"}\n");
