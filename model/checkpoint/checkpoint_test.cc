@@ -183,6 +183,15 @@ class BadFolderTest : public ::testing::Test {
     }
     FAIL() << "no golden folder has " << file;
   }
+  // The name of a file that the index names.
+  std::string OneShard() const {
+    const std::vector<std::string> names = ListDirectory(folder()).value();
+    for (const std::string& name : names) {
+      if (name.ends_with(".safetensors") && name.starts_with("model-")) return name;
+    }
+    ADD_FAILURE() << "no shard in " << folder();
+    return "";
+  }
   std::string folder() const { return folder_.path(); }
   std::string Shard(int rank) const {
     return fmt::format("{}/model/mp_rank_{:02}_model_states.pt", folder(), rank);
@@ -282,13 +291,25 @@ TEST_F(BadFolderTest, IndexMayNotLeaveTheFolder) {
               StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("../x.safetensors")));
 }
 
+TEST_F(BadFolderTest, AnIndexThatMakesNoSenseIsNamed) {
+  CopyWith("model.safetensors.index.json");
+  constexpr auto kInvalid = absl::StatusCode::kInvalidArgument;
+  for (const auto& [index, code, message] :
+       std::initializer_list<std::tuple<std::string, absl::StatusCode, const char*>>{
+           {"{", kInvalid, "index.json"},
+           {"{}", kInvalid, "no weight_map object"},
+           {R"({"weight_map":["a"]})", kInvalid, "no weight_map object"},
+           {R"({"weight_map":{"wte.weight":7}})", kInvalid, "maps to a number, want a file name"},
+           {R"({"weight_map":{"no.such.tensor":")" + OneShard() + "\"}}",
+            absl::StatusCode::kDataLoss, "holds no tensor no.such.tensor"}}) {
+    folder_.Write("model.safetensors.index.json", index);
+    EXPECT_THAT(OpenFolder(folder()), StatusIs(code, HasSubstr(message))) << index;
+  }
+}
+
 TEST_F(BadFolderTest, MissingFileOfAnIndexIsNamed) {
   CopyWith("model.safetensors.index.json");
-  ASSERT_OK_AND_ASSIGN(const auto names, ListDirectory(folder()));
-  std::string removed;
-  for (const std::string& name : names) {
-    if (name.ends_with(".safetensors") && name.starts_with("model-")) removed = name;
-  }
+  const std::string removed = OneShard();
   fs::remove(folder() + "/" + removed);
   EXPECT_THAT(OpenFolder(folder()), StatusIs(absl::StatusCode::kNotFound, HasSubstr(removed)));
 }

@@ -138,6 +138,55 @@ TEST(TorchFile, LegacyFilesThatLieAreErrors) {
               StatusIs(kDataLoss, HasSubstr("names 9")));
 }
 
+TEST(TorchFile, LegacyHeadersOfOtherWritersAreRefused) {
+  const std::string good = TorchLegacy(FlatPickle(), {{"0", kFloats}});
+  const auto changed = [&good](const std::string& from, const std::string& to) {
+    std::string bytes = good;
+    const size_t at = bytes.find(from);
+    EXPECT_NE(at, std::string::npos);
+    return bytes.replace(at, from.size(), to);
+  };
+  EXPECT_THAT(ReadBytes(changed("\x6c\xfc", "\x6d\xfc")),
+              StatusIs(kDataLoss, HasSubstr("another magic number")));
+  EXPECT_THAT(ReadBytes(changed(LittleEndian(1001, 8), LittleEndian(1002, 8))),
+              StatusIs(kRefused, HasSubstr("its protocol is 1002, want 1001")));
+  EXPECT_THAT(ReadBytes(changed("little_endian\x88", "little_endian\x89")),
+              StatusIs(kRefused, HasSubstr("not little-endian")));
+  EXPECT_THAT(ReadBytes(changed("little_endian", "middle_endian")),
+              StatusIs(kRefused, HasSubstr("not little-endian")));
+  // The pickle of the storages' keys is the last one: "](X….e." becomes "}.".
+  std::string keys = good;
+  const size_t at = keys.rfind("](");
+  ASSERT_NE(at, std::string::npos);
+  keys.replace(at, keys.rfind("e.") - at + 2, "}.");
+  EXPECT_THAT(ReadBytes(keys), StatusIs(kDataLoss, HasSubstr("its list of storages is a dict")));
+  EXPECT_THAT(ReadBytes(good.substr(0, good.size() - kFloats.size() - 1)),
+              StatusIs(kDataLoss, HasSubstr("it ends before storage 0")));
+}
+
+TEST(Zip, RefusesWhatIsNoArchive) {
+  EXPECT_THAT(ReadZip("PK"), StatusIs(kDataLoss, HasSubstr("2 bytes has no end record")));
+  EXPECT_THAT(ReadZip(std::string(100, 'x')), StatusIs(kDataLoss, HasSubstr("cut short")));
+  const std::string good = Zip({{"a", "hello"}});
+  // The directory stands between the entry and the end record: 46 bytes and the name.
+  const size_t directory = good.size() - 22 - 47;
+  const auto changed = [&good](size_t at, uint64_t value, int bytes) {
+    return std::string(good).replace(at, bytes, LittleEndian(value, bytes));
+  };
+  EXPECT_THAT(ReadZip(changed(0, 0, 4)),
+              StatusIs(kDataLoss, HasSubstr("local header is not at 0")));
+  EXPECT_THAT(ReadZip(changed(directory + 42, 7, 4)),
+              StatusIs(kDataLoss, HasSubstr("local header is not at 7")));
+  EXPECT_THAT(ReadZip(changed(directory, 0, 4)), StatusIs(kDataLoss, HasSubstr("entry 0 of 1")));
+  EXPECT_THAT(ReadZip(changed(directory + 28, 500, 2)),
+              StatusIs(kDataLoss, HasSubstr("cut short at entry 0")));
+  EXPECT_THAT(ReadZip(changed(directory + 8, 1, 2)), StatusIs(kDataLoss, HasSubstr("encrypted")));
+  EXPECT_THAT(ReadZip(changed(good.size() - 6, good.size(), 4)),
+              StatusIs(kDataLoss, HasSubstr("is outside the archive")));
+  EXPECT_THAT(ReadZip(changed(good.size() - 12, 9, 2)),
+              StatusIs(kDataLoss, HasSubstr("claims 9 entries")));
+}
+
 TEST(Zip, RefusesCompressedAndRepeatedEntries) {
   EXPECT_THAT(ReadZip(Zip({{"bomb", "x", 8}})),
               StatusIs(kDataLoss, AllOf(HasSubstr("bomb"), HasSubstr("method 8"))));
