@@ -53,7 +53,7 @@ class LocalBackend final : public Backend {
       if (cancelled_) return Cancelled("cancelled");
       running_.push_back(queue);
     }
-    const absl::Status status = Run(request, start, queue, on_piece);
+    absl::Status status = Run(request, start, queue, on_piece);
     const absl::MutexLock lock(&mutex_);
     std::erase(running_, queue);
     return status;

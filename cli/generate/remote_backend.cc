@@ -16,7 +16,7 @@ namespace {
 
 class RemoteBackend final : public Backend {
  public:
-  RemoteBackend(std::shared_ptr<grpc::Channel> channel, absl::Duration timeout)
+  RemoteBackend(const std::shared_ptr<grpc::Channel>& channel, absl::Duration timeout)
       : stub_(v1::TextGenerationService::NewStub(channel)), timeout_(timeout) {}
 
   absl::Status Generate(const v1::StreamGenerateRequest& request,

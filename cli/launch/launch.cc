@@ -49,6 +49,7 @@ absl::StatusOr<int> FreePort() {
 // Replaces this process. `hanlin` means this very program.
 [[noreturn]] void Execute(const std::vector<std::string>& command) {
   std::vector<char*> argv;
+  argv.reserve(command.size() + 1);
   for (const std::string& word : command) argv.push_back(const_cast<char*>(word.c_str()));
   argv.push_back(nullptr);
   if (command[0] == "hanlin") {

@@ -113,7 +113,7 @@ absl::StatusOr<std::string> OffsetPort(std::string_view address, int offset) {
     const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), port);
     if (error != std::errc() || end != digits.data() + digits.size()) port = -1;
   }
-  if (port < 0 || port + (port == 0 ? 0 : offset) > 65535) {
+  if (port < 0 || port > 65535 - (port == 0 ? 0 : offset)) {
     return InvalidArgument(
         "address is \"{}\", want HOST:PORT with a port up to 65535 (metrics of the processes: "
         "PORT, PORT + 1, …)",

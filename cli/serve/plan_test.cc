@@ -106,6 +106,9 @@ TEST(PlanServeTest, RefusesContradictionsByName) {
       {{.metrics_address = "9500"}, "address is \"9500\""},
       {{.metrics_address = "h:65535"}, "address is \"h:65535\""},
       {{.metrics_address = "h:1x"}, "address is \"h:1x\""},
+      {{.metrics_address = "h:99999999999"}, "address is \"h:99999999999\""},
+      {{.tp = 65}, "--tp is 65"},
+      {{.device = "cuda", .groups = 2}, "a GPU holds one rank"},
   };
   for (const auto& [options, message] : cases) {
     EXPECT_THAT(PlanServe(options, kPlaces),
@@ -116,6 +119,14 @@ TEST(PlanServeTest, RefusesContradictionsByName) {
 TEST(OffsetPortTest, PortZeroStaysZero) {
   EXPECT_EQ(OffsetPort("127.0.0.1:0", 3).value(), "127.0.0.1:0");
   EXPECT_EQ(OffsetPort("[::1]:80", 3).value(), "[::1]:83");
+}
+
+TEST(OffsetPortTest, APortBeyondTheLastIsRefused) {
+  EXPECT_EQ(OffsetPort("h:65532", 3).value(), "h:65535");
+  for (const char* address : {"h:65533", "h:2147483647", "h:-1", "h", "h:"}) {
+    EXPECT_THAT(OffsetPort(address, 3),
+                StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr(address)));
+  }
 }
 
 }  // namespace

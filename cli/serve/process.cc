@@ -48,9 +48,10 @@ absl::StatusOr<std::array<FileDescriptor, 2>> Pipe() {
 
 void LineBuffer::Push(std::string_view bytes, const Sink& sink) {
   held_.append(bytes);
+  const std::string_view lines = held_;
   size_t begin = 0;
-  for (size_t end; (end = held_.find('\n', begin)) != std::string::npos; begin = end + 1) {
-    sink(std::string_view(held_).substr(begin, end - begin));
+  for (size_t end; (end = lines.find('\n', begin)) != lines.npos; begin = end + 1) {
+    sink(lines.substr(begin, end - begin));
   }
   held_.erase(0, begin);
   if (held_.size() > kMaxLineBytes) Flush(sink);
@@ -65,6 +66,7 @@ absl::StatusOr<ChildProcess> ChildProcess::Spawn(const std::vector<std::string>&
   ASSIGN_OR_RETURN(auto out, Pipe());
   ASSIGN_OR_RETURN(auto err, Pipe());
   std::vector<char*> arguments;
+  arguments.reserve(argv.size() + 1);
   for (const std::string& argument : argv) arguments.push_back(const_cast<char*>(argument.c_str()));
   arguments.push_back(nullptr);
   const pid_t parent = getpid();
