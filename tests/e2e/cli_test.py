@@ -42,6 +42,9 @@ class CommandLineTest(Case):
                           ("generate", "--ids", "8192"), ("generate", "--ids", "1,,2"),
                           ("generate", "--prompt", "x", "--input", "y"), ("generate", "--input", "/no/such"),
                           ("score",), ("score", "--text", ""), ("score", "--ids", "9999"),
+                          ("score", "--text", "x", "--ids", "1"), ("score", "--text", "x", "--tp", "3"),
+                          ("inspect", "--preset", "base", "--model", "x"), ("bench", "load", "--step-us", "5"),
+                          ("tokenize", "--text", "\udcff"), ("bench", "tokenize", "--input", "/dev/null"),
                           ("score", "--ids", ",".join(["5"] * 513)),
                           ("detokenize",), ("detokenize", "--ids", "a"), ("tokenize", "--model", "/no/such"),
                           ("inspect", "--model", "/no/such"), ("inspect", "--preset", "giant"),
@@ -139,6 +142,12 @@ class CommandLineTest(Case):
         self.assertEqual(len(lines), 3)
         self.assertEqual(lines[0]["ids"], result["ids"])
         self.assertEqual(lines[1]["ids"], [])
+        done = subprocess.run([BIN / "hanlin", "tokenize"], input="好\n".encode() + b"\xff\n", capture_output=True)
+        self.assertEqual((done.returncode, done.stdout.count(b"\n")), (2, 1))
+        self.assertRegex(done.stderr.decode(), "^hanlin tokenize: line 2: the text is not UTF-8: byte 0 is 0xFF")
+        # Ids of a padded vocabulary may be drawn though no token has them.
+        padded, = self.json_of("detokenize", "--ids", ",".join(map(str, [*result["ids"], 99999])))
+        self.assertEqual(padded["text"], text)
 
     def test_inspect_tells_sizes(self):
         result, = self.json_of("inspect")

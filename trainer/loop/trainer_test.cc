@@ -261,12 +261,23 @@ TEST_F(TrainerTest, BadInputIsNamed) {
       {{"model=/nowhere"}, "/nowhere is no model folder"},
       {{"data.source_column=text1"}, "has no column 'text1'"},
       {{"resume=/nowhere"}, "/nowhere"},
+      {{"tokenizer=/nowhere"}, "/nowhere"},
+      {{"data.valid=[/nowhere.jsonl]"}, "/nowhere.jsonl"},
+      {{"output=/dev/null/run"}, "cannot create /dev/null/run"},
   };
   for (const auto& [overrides, message] : cases) {
     const Result result = Go(Config("bad", overrides));
     EXPECT_THAT(Message(result.status), HasSubstr(message));
     EXPECT_FALSE(result.status.ok());
   }
+}
+
+TEST_F(TrainerTest, AModelWithoutAnEndTokenIsRefused) {
+  directory_.Write("model/config.json",
+                   "{\"model_type\": \"gpt2\", \"vocab_size\": 8192, \"n_embd\": 32, "
+                   "\"n_layer\": 2, \"n_head\": 4, \"n_positions\": 64, \"eos_token_id\": []}");
+  EXPECT_THAT(Go(Config("no-end")).status,
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("has no end token")));
 }
 
 TEST_F(TrainerTest, ACheckpointOfAnotherArchitectureIsRefusedOnResume) {
@@ -276,6 +287,13 @@ TEST_F(TrainerTest, ACheckpointOfAnotherArchitectureIsRefusedOnResume) {
                    "\"n_layer\": 1, \"n_head\": 4, \"n_positions\": 64, \"eos_token_id\": 1}");
   EXPECT_THAT(Go(Config("arch")).status,
               StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("another architecture")));
+}
+
+TEST_F(TrainerTest, ALogThatCannotBeWrittenIsNamed) {
+  for (const bool tensorboard : {false, true}) {
+    EXPECT_THAT(RunLog::Create("/dev/null/run", tensorboard),
+                StatusIs(absl::StatusCode::kNotFound, HasSubstr("/dev/null/run")));
+  }
 }
 
 TEST_F(TrainerTest, RunLogWritesEveryEventAsJson) {
