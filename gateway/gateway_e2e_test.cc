@@ -52,7 +52,7 @@ class GatewayTest : public ::testing::Test {
   std::string Path(const std::string& name) const { return "unix:" + dir_.path() + "/" + name; }
 
   // Starts the gateway before the workers "w0", "w1", … named; waits until it serves.
-  void Start(int workers, Gateway::Options options = {}, FakeWorker::Options worker = {}) {
+  void Start(int workers, Gateway::Options options = {}, const FakeWorker::Options& worker = {}) {
     tokenizer_ = std::make_unique<FakeTokenizer>(Path("tokenizer"));
     for (int i = 0; i < workers; ++i) {
       const std::string address = Path("w" + std::to_string(i));

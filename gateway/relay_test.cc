@@ -42,7 +42,7 @@ ChoiceRelay MakeRelay(const v1::StoppingParameters& stopping, std::string lead =
 // The whole text by the definition: decode, cut at the stop that ends first (the longest of those).
 std::string Expected(const std::vector<int32_t>& ids, const std::vector<std::string>& stops,
                      bool include) {
-  const std::string text = StreamDecoder::Decode(*ByteSpec(), ids);
+  std::string text = StreamDecoder::Decode(*ByteSpec(), ids);
   size_t end = std::string::npos;
   size_t length = 0;
   for (const std::string& stop : stops) {

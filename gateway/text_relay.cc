@@ -32,7 +32,7 @@ bool TextRelay::Flush(std::string* text) {
   return false;
 }
 
-bool TextRelay::Append(std::string piece, std::string* text) {
+bool TextRelay::Append(std::string_view piece, std::string* text) {
   if (!matcher_.has_value() || num_ids_ <= min_new_tokens_) {
     text->append(piece);
     return false;

@@ -13,6 +13,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -52,7 +53,7 @@ class TextRelay {
  private:
   TextRelay(StreamDecoder decoder, std::optional<StopMatcher> matcher, int32_t min_new_tokens);
 
-  bool Append(std::string piece, std::string* text);
+  bool Append(std::string_view piece, std::string* text);
 
   StreamDecoder decoder_;
   std::optional<StopMatcher> matcher_;  // Absent when there are no stop strings.

@@ -181,10 +181,10 @@ void TokenizerClient::Encode(const std::string& text, const std::string& request
   call->request_id = request_id;
   call->deadline = deadline;
   call->callback = std::move(callback);
-  TryEncode(std::move(call));
+  TryEncode(call);
 }
 
-void TokenizerClient::TryEncode(std::shared_ptr<EncodeCall> call) {
+void TokenizerClient::TryEncode(const std::shared_ptr<EncodeCall>& call) {
   {
     absl::MutexLock lock(&mutex_);
     call->replica = closed_ ? nullptr : Next(call->request.fingerprint());

@@ -68,7 +68,7 @@ class TokenizerClient : public std::enable_shared_from_this<TokenizerClient> {
   void OnDecoder(const std::string& fingerprint, absl::StatusOr<DecoderSpec> spec);
   std::shared_ptr<Replica> Next(const std::string& fingerprint)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void TryEncode(std::shared_ptr<EncodeCall> call);
+  void TryEncode(const std::shared_ptr<EncodeCall>& call);
 
   const Tls tls_;
   mutable absl::Mutex mutex_;
