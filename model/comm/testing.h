@@ -38,6 +38,7 @@ inline absl::StatusOr<std::unique_ptr<Communicator>> JoinTestGroup(
 inline void RunRanks(int size, const std::function<void(Communicator&)>& body) {
   const TempDir directory;
   std::vector<std::thread> threads;
+  threads.reserve(static_cast<size_t>(size));
   for (int rank = 0; rank < size; ++rank) {
     threads.emplace_back([&, rank] {
       auto communicator = JoinTestGroup(directory.path(), rank, size);

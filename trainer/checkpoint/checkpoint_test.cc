@@ -126,7 +126,7 @@ TEST(CheckpointTest, AnyDegreesReadWhatOthersWrote) {
       ASSERT_OK(WriteCheckpoint(Options(to), snapshot));
     });
   };
-  const std::string root = directory.path();
+  const std::string& root = directory.path();
   write(2, 2, "", root + "/a");
   write(1, 1, root + "/a", root + "/b");
   write(4, 1, root + "/b", root + "/c");

@@ -101,6 +101,7 @@ absl::Status WriteWeights(const std::string& path, const CheckpointOptions& opti
   config.layout = kLayout;
   const std::vector<TensorId> ids = AllTensors(config);
   std::vector<SafetensorsWriter::Tensor> tensors;
+  tensors.reserve(ids.size());
   for (const TensorId id : ids) {
     tensors.push_back({"transformer." + StoredName(kLayout, id), StoredShape(config, id.role, 1),
                        options.bfloat16});

@@ -35,7 +35,7 @@ Key Text(std::string* field) {
           [field] { return *field; }};
 }
 
-Key Choice(std::string* field, std::vector<std::string> allowed) {
+Key Choice(std::string* field, const std::vector<std::string>& allowed) {
   return {[=](const auto& values, bool is_list) -> absl::Status {
             ASSIGN_OR_RETURN(const std::string value, Single(values, is_list));
             for (const std::string& name : allowed) {
@@ -192,8 +192,8 @@ absl::Status SetNode(Keys& keys, const std::string& name, const YAML::Node& node
     if (depth > kMaxDepth) return InvalidArgument("{}: is a map in too many maps", name);
     for (const auto& entry : node) {
       const auto key = entry.first.as<std::string>();
-      RETURN_IF_ERROR(
-          SetNode(keys, name.empty() ? key : name + "." + key, entry.second, depth + 1));
+      const std::string full = name.empty() ? key : fmt::format("{}.{}", name, key);
+      RETURN_IF_ERROR(SetNode(keys, full, entry.second, depth + 1));
     }
     return absl::OkStatus();
   }

@@ -184,6 +184,7 @@ TEST(FeederTest, GivesThePlansOfTheEpochsFromAnyPlaceOn) {
   const auto next = [&](int64_t epoch, int64_t step_in_epoch, int rank, int steps) {
     Feeder feeder({&config, {}, &store, rank, 2, epoch, step_in_epoch});
     std::vector<StepData> result;
+    result.reserve(static_cast<size_t>(steps));
     for (int i = 0; i < steps; ++i) result.push_back(feeder.Next());
     return result;
   };
