@@ -45,7 +45,7 @@ class TokenizerServiceTest : public ::testing::Test {
     grpc::ClientContext context;
     context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(20));
     context.AddMetadata("x-request-id", "r-1");
-    const grpc::Status status = ((*stub_).*method)(&context, request, response);
+    grpc::Status status = ((*stub_).*method)(&context, request, response);
     const auto& metadata = context.GetServerInitialMetadata();
     const auto id = metadata.find("x-request-id");
     EXPECT_TRUE(id != metadata.end() && id->second == "r-1");

@@ -92,11 +92,10 @@ std::string StreamReplacer::Push(std::string_view text) {
     at = match + pattern_.size();
   }
   // What remains has no match; its longest suffix that begins the pattern waits for the next text.
-  size_t keep = std::min(held_.size() - at, pattern_.size() - 1);
-  while (
-      !std::string_view(held_).substr(held_.size() - keep).starts_with(pattern_.substr(0, keep))) {
-    --keep;
-  }
+  const std::string_view held = held_;
+  const std::string_view pattern = pattern_;
+  size_t keep = std::min(held.size() - at, pattern.size() - 1);
+  while (!held.ends_with(pattern.substr(0, keep))) --keep;
   out.append(held_, at, held_.size() - keep - at);
   held_.erase(0, held_.size() - keep);
   return out;

@@ -68,8 +68,8 @@ TEST_F(JiebaTest, SpecialTokensFallApart) {
 
 TEST_F(JiebaTest, SegmentsJoinToTheTextWhateverTheBytes) {
   std::mt19937 random(1);
-  const std::vector<std::string> parts = {"中", "国",   "的",   "a",    "1",   ".",
-                                          "%",  "\xE4", "\xB8", "\xFF", "\0x", " "};
+  const std::vector<std::string> parts = {
+      "中", "国", "的", "a", "1", ".", "%", "\xE4", "\xB8", "\xFF", std::string(1, '\0'), " "};
   for (int round = 0; round < 2000; ++round) {
     std::string text;
     for (int i = random() % 40; i > 0; --i) text += parts[random() % parts.size()];
@@ -85,6 +85,7 @@ TEST_F(JiebaTest, SegmentsJoinToTheTextWhateverTheBytes) {
 TEST_F(JiebaTest, ManyThreadsCutAlike) {
   const auto expected = Cut("武汉市长江大桥欢迎你，他来到了网易杭研大厦");
   std::vector<std::thread> threads;
+  threads.reserve(4);
   for (int i = 0; i < 4; ++i) {
     threads.emplace_back([&] {
       for (int round = 0; round < 200; ++round) {

@@ -3,6 +3,7 @@
 #ifndef HANLIN_TOKENIZER_SVC_CORE_JSON_ADDED_TOKENS_H_
 #define HANLIN_TOKENIZER_SVC_CORE_JSON_ADDED_TOKENS_H_
 
+#include <array>
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -55,7 +56,7 @@ class AddedTokens {
 
   std::vector<AddedToken> tokens_;
   bool any_ordinary_ = false;
-  ByteTrie tries_[2];  // Indices of tokens by pattern, [normalized].
+  std::array<ByteTrie, 2> tries_;  // Indices of tokens by pattern, [normalized].
 };
 
 }  // namespace hanlin

@@ -8,7 +8,7 @@
 namespace hanlin {
 
 absl::StatusOr<Vocabulary> Vocabulary::Create(
-    std::vector<std::pair<std::string, int32_t>> entries) {
+    const std::vector<std::pair<std::string, int32_t>>& entries) {
   if (entries.size() > kMaxSize) {
     return InvalidArgument("the vocabulary has {} pieces, want at most {}", entries.size(),
                            kMaxSize);

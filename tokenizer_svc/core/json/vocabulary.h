@@ -22,7 +22,8 @@ class Vocabulary {
 
   // Ids may have holes, but not so many that the tables would be mostly holes. INVALID_ARGUMENT:
   // too many pieces, an id too large, a piece or an id that occurs twice.
-  static absl::StatusOr<Vocabulary> Create(std::vector<std::pair<std::string, int32_t>> entries);
+  static absl::StatusOr<Vocabulary> Create(
+      const std::vector<std::pair<std::string, int32_t>>& entries);
 
   Vocabulary(Vocabulary&&) = default;  // The map's keys point into pieces_, whose strings stay put.
   Vocabulary& operator=(Vocabulary&&) = default;

@@ -84,7 +84,7 @@ TEST(SentencePieceTokenizerTest, TruncatedAndFlippedFilesDoNoHarm) {
   }
 }
 
-std::string CharsMapModel(std::string map) {
+std::string CharsMapModel(const std::string& map) {
   const std::string normalizer = std::string("\x12") +
                                  static_cast<char>(0x80 | (map.size() & 0x7F)) +
                                  static_cast<char>(map.size() >> 7) + map;

@@ -105,12 +105,12 @@ class WordPieceTokenizer : public Tokenizer {
   // none.
   std::pair<int32_t, size_t> LongestPiece(const BertWord& word, size_t first) const {
     const Vocabulary& table = first == 0 ? words_ : tails_;
+    const std::string_view text = word.text;
     const uint32_t begin = word.characters[first].at;
     for (size_t last = word.characters.size(); last > first; --last) {
-      const size_t end =
-          last < word.characters.size() ? word.characters[last].at : word.text.size();
+      const size_t end = last < word.characters.size() ? word.characters[last].at : text.size();
       if (end - begin > longest_) continue;
-      const auto found = table.find(std::string_view(word.text).substr(begin, end - begin));
+      const auto found = table.find(text.substr(begin, end - begin));
       if (found != table.end()) return {found->second, last};
     }
     return {-1, first};

@@ -38,7 +38,8 @@ TEST(WordPieceTokenizerTest, GoldensAreExact) {
 constexpr std::string_view kVocab =
     "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n床\n前\nab\n##c\n.\ncafe\n[\nsep\n]\n##d\n";
 
-std::unique_ptr<Tokenizer> Make(WordPieceOptions options = {}, std::string_view vocab = kVocab) {
+std::unique_ptr<Tokenizer> Make(const WordPieceOptions& options = {},
+                                std::string_view vocab = kVocab) {
   auto tokenizer = MakeWordPieceTokenizer(vocab, options);
   EXPECT_OK(tokenizer);
   return *std::move(tokenizer);
