@@ -118,6 +118,32 @@ TEST(LoadTokenizerTest, OptionsOfBertTokenizerAreRead) {
               StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("do_lower_case is 1")));
 }
 
+TEST(LoadTokenizerTest, ConfigurationsThatMakeNoSenseAreNamed) {
+  const std::tuple<const char*, absl::StatusCode, const char*> cases[] = {
+      {R"({"tokenizer_class": 7})", absl::StatusCode::kInvalidArgument,
+       "tokenizer_class is not a string"},
+      {R"({"tokenizer_class": "JiebaBPETokenizer"})", absl::StatusCode::kNotFound,
+       "looked for tokenizer.json (tokenizer_class JiebaBPETokenizer)"},
+      {R"({"strip_accents": "no"})", absl::StatusCode::kInvalidArgument,
+       "strip_accents is \"no\", want true or false"},
+      {R"({"do_basic_tokenize": false})", absl::StatusCode::kUnimplemented,
+       "do_basic_tokenize false is not implemented"},
+      {R"({"unk_token": 1})", absl::StatusCode::kInvalidArgument, "unk_token is 1, want a string"},
+      {R"({"cls_token": {"id": 3}})", absl::StatusCode::kInvalidArgument,
+       "cls_token is {\"id\":3}, want a string"},
+      {R"({"sep_token": "[END]"})", absl::StatusCode::kInvalidArgument,
+       "6 tokens, but not [END], want it in the list"},
+  };
+  TempDir dir;
+  dir.Write("vocab.txt", kVocab);
+  for (const auto& [config, code, message] : cases) {
+    dir.Write("tokenizer_config.json", config);
+    EXPECT_THAT(LoadTokenizer(dir.path()), StatusIs(code, HasSubstr(message)));
+  }
+  dir.Write("tokenizer_config.json", "{}");
+  EXPECT_OK(LoadTokenizer(dir.path()));
+}
+
 TEST(LoadTokenizerTest, FingerprintDependsOnEveryFileAndOnNothingElse) {
   TempDir dir;
   std::set<std::string> seen;

@@ -48,6 +48,28 @@ TEST(DecoderWireTest, MessagesThatAreNoSpecAreRefused) {
   message = DecoderSpecToProto(FullSpec());
   message.mutable_attributes()->pop_back();
   EXPECT_THAT(DecoderSpecFromProto(message), StatusIs(kInvalid, HasSubstr("3 attributes")));
+  message = DecoderSpecToProto(FullSpec());
+  message.set_start_rule(static_cast<v1::DecoderStartRule>(9));
+  EXPECT_THAT(DecoderSpecFromProto(message), StatusIs(kInvalid, HasSubstr("start rule 9")));
+}
+
+TEST(DecoderWireTest, SpecsThatCannotDecodeAreRefused) {
+  const std::pair<void (*)(DecoderSpec*), const char*> cases[] = {
+      {[](DecoderSpec* spec) { spec->start_pieces.pop_back(); }, "3 start pieces, want 4"},
+      {[](DecoderSpec* spec) { spec->start_rule = DecoderSpec::StartRule::kNone; },
+       "4 start pieces, want 0"},
+      {[](DecoderSpec* spec) { spec->suffix = "</w>"; }, "suffix '</w>' does not fit"},
+      {[](DecoderSpec* spec) { spec->strip_left = "ab"; }, "strip_left is not one character"},
+      {[](DecoderSpec* spec) { spec->pieces[1] = "ab"; }, "id 1 is a byte, but its piece has 2"},
+      {[](DecoderSpec* spec) { spec->pieces[0].pop_back(); }, "the piece of id 0 is not UTF-8"},
+      {[](DecoderSpec* spec) { spec->start_pieces[2].push_back('\xFF'); },
+       "the piece of id 2 is not UTF-8"},
+  };
+  for (const auto& [spoil, message] : cases) {
+    DecoderSpec spec = FullSpec();
+    spoil(&spec);
+    EXPECT_THAT(spec.Validate(), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr(message)));
+  }
 }
 
 }  // namespace
