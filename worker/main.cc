@@ -174,7 +174,7 @@ class Worker {
         if (shutdown_.Requested()) std::_Exit(kExitOk);
       }
     });
-    const absl::Status status = CreateRank();
+    absl::Status status = CreateRank();
     loaded.Notify();
     return status;
   }

@@ -78,6 +78,7 @@ TEST_F(CudaEngineTest, ARequestAloneEqualsTheSameRequestInABatchOf64) {
   ASSERT_NE(rank, nullptr);
   std::mt19937 random(3);
   std::vector<GenerationRequest> requests;
+  requests.reserve(64);
   for (int i = 0; i < 64; ++i) requests.push_back(RandomRequest(&random, rank->config(), i));
   std::vector<Ids> alone;
   for (const GenerationRequest& request : requests) {
@@ -142,13 +143,14 @@ std::vector<Ids> Decode(CudaGptModel* model, int batch, int steps, bool overlapp
     std::vector<StepSequence> sequences;
     for (int i = 0; i < batch; ++i) {
       const int count = step == 0 ? prompt : 1;
-      sequences.push_back({int32_t(tokens.size()), count, step == 0 ? 0 : prompt + step - 1,
-                           int32_t(table.size()), blocks});
+      sequences.push_back({static_cast<int32_t>(tokens.size()), count,
+                           step == 0 ? 0 : prompt + step - 1, static_cast<int32_t>(table.size()),
+                           blocks});
       for (int b = 0; b < blocks; ++b) table.push_back(i * blocks + b);
       for (int j = 0; j < count; ++j) {
         tokens.push_back(step == 0 ? 100 + 7 * i + j : last[i]);
       }
-      rows.push_back(int32_t(tokens.size()) - 1);
+      rows.push_back(static_cast<int32_t>(tokens.size()) - 1);
     }
     EXPECT_OK(model->Begin({tokens, sequences, table, rows}, samples));
   };

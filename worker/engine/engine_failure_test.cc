@@ -11,7 +11,6 @@ namespace {
 
 using ::hanlin::testing::RecordingSink;
 using ::hanlin::testing::StatusIs;
-using ::testing::AllOf;
 using ::testing::HasSubstr;
 
 class EngineFailureTest : public ::testing::Test {
@@ -29,8 +28,9 @@ class EngineFailureTest : public ::testing::Test {
       failure_ = status;
       ++failures_;
     };
-    auto engine = Engine::Create(options, std::make_unique<NullExecutor>(NullExecutor::Options{
-                                              .config = config, .before_step = before_step}));
+    auto engine =
+        Engine::Create(options, std::make_unique<NullExecutor>(NullExecutor::Options{
+                                    .config = config, .before_step = std::move(before_step)}));
     ASSERT_OK(engine);
     engine_ = *std::move(engine);
   }

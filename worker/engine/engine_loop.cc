@@ -117,7 +117,7 @@ absl::Status Engine::Impl::BeginStep() {
   const absl::Time begin = absl::Now();
   NoteFirstStep(begin);
   watchdog_.SetBusy(true);
-  if (const absl::Status status = executor_->Begin(plan_); !status.ok()) {
+  if (absl::Status status = executor_->Begin(plan_); !status.ok()) {
     watchdog_.SetBusy(false);
     return status;
   }
@@ -209,7 +209,7 @@ absl::Status Engine::Impl::WaitForWork() {
   }
   if (absl::Now() - last_ping_ < kPingInterval) return absl::OkStatus();
   watchdog_.SetBusy(true);
-  const absl::Status status = executor_->Ping();
+  absl::Status status = executor_->Ping();
   watchdog_.SetBusy(false);
   last_ping_ = absl::Now();
   return status;

@@ -15,7 +15,6 @@ namespace {
 using ::hanlin::testing::Recorded;
 using ::hanlin::testing::RecordingSink;
 using ::hanlin::testing::StatusIs;
-using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 
@@ -272,6 +271,7 @@ TEST_F(EngineTest, RepeatedPromptsAreServedFromTheCache) {
 TEST_F(EngineTest, StormsOfRequestsAndAbortsLeaveNothingBehind) {
   Start({.num_kv_blocks = 20, .block_tokens = 8, .max_batch_tokens = 40, .max_running = 12});
   std::vector<std::thread> clients;
+  clients.reserve(3);
   for (int client = 0; client < 3; ++client) {
     clients.emplace_back([&, client] {
       std::mt19937 random(client);

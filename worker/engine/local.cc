@@ -23,6 +23,7 @@ constexpr absl::Duration kFollowerGrace = absl::Seconds(5);
 
 absl::StatusOr<pid_t> Spawn(const std::vector<std::string>& arguments) {
   std::vector<char*> argv;
+  argv.reserve(arguments.size() + 1);
   for (const std::string& argument : arguments) argv.push_back(const_cast<char*>(argument.c_str()));
   argv.push_back(nullptr);
   pid_t pid = 0;

@@ -9,7 +9,6 @@ namespace hanlin {
 namespace {
 
 using ::hanlin::testing::StatusIs;
-using ::testing::AllOf;
 using ::testing::HasSubstr;
 
 class MemoryPlanTest : public ::testing::Test {

@@ -174,6 +174,7 @@ TEST_F(ServiceTest, OneMessageCarriesAStepOfAllRequests) {
 TEST_F(ServiceTest, ManySessionsGetTheirOwnRequestsOnly) {
   Serve();
   std::vector<std::thread> threads;
+  threads.reserve(4);
   for (int i = 0; i < 4; ++i) {
     threads.emplace_back([&, i] {
       Client client(stub_.get());
