@@ -1,5 +1,5 @@
 // `hanlin`: the command line of Hanlin. Names, JSON fields and exit codes are a contract
-// (docs/user-guide.md): scripts rely on them.
+// (docs/user_guide.md): scripts rely on them.
 #include <CLI/CLI.hpp>
 
 #include "cli/command.h"
