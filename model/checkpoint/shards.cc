@@ -22,13 +22,14 @@ absl::StatusOr<StoredTensors> ReadWeightFile(const std::string& path) {
 
 absl::StatusOr<StoredTensors> StripPrefixes(ModelLayout layout, StoredTensors tensors) {
   StoredTensors result;
-  for (auto& [name, tensor] : tensors) {
-    const std::string stripped(StripPrefix(layout, name));
-    if (result.contains(stripped)) {
-      return DataLoss("{}: tensor {} is there with and without a prefix", tensor.file->path(),
-                      stripped);
+  while (!tensors.empty()) {
+    auto node = tensors.extract(tensors.begin());
+    node.key() = std::string(StripPrefix(layout, node.key()));
+    const auto [at, inserted, refused] = result.insert(std::move(node));
+    if (!inserted) {
+      return DataLoss("{}: tensor {} is there with and without a prefix", at->second.file->path(),
+                      at->first);
     }
-    result.emplace(stripped, std::move(tensor));
   }
   return result;
 }
