@@ -316,6 +316,19 @@ TEST(RunDirectoryTest, IsPrivateAndRemovedWithItsContents) {
   EXPECT_FALSE(std::filesystem::exists(path));
 }
 
+TEST(RunDirectoryTest, ABaseThatIsMissingOrTooLongForASocketIsPassedOver) {
+  const hanlin::testing::TempDir base;
+  const std::string deep = base.path() + "/" + std::string(60, 'd');
+  std::filesystem::create_directory(deep);
+  setenv("XDG_RUNTIME_DIR", "/no/such/folder", 1);
+  setenv("TMPDIR", deep.c_str(), 1);
+  const auto directory = RunDirectory::Create();
+  unsetenv("XDG_RUNTIME_DIR");
+  unsetenv("TMPDIR");
+  ASSERT_OK(directory);
+  EXPECT_TRUE((*directory)->path().starts_with("/tmp/hanlin-")) << (*directory)->path();
+}
+
 TEST(RunDirectoryTest, TheNextStartRemovesWhatAKilledOwnerLeft) {
   hanlin::testing::TempDir base;
   setenv("XDG_RUNTIME_DIR", base.path().c_str(), 1);

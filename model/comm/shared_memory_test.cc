@@ -56,12 +56,12 @@ TEST_P(CollectiveTest, GatherPlacesEveryShardsColumns) {
   const int size = GetParam();
   for (const auto& [rows, columns] : {std::pair{1, 5}, {3, 40}, {2, 70000}, {700, 100}}) {
     RunRanks(size, [&, rows = rows, columns = columns](Communicator& communicator) {
-      std::vector<float> shard(size_t(rows) * columns);
+      std::vector<float> shard(static_cast<size_t>(rows) * columns);
       std::iota(shard.begin(), shard.end(), communicator.rank() * 1e6f);
       std::vector<float> out(communicator.rank() == 0 ? shard.size() * size : 0, -1);
       ASSERT_OK(communicator.GatherColumns(shard.data(), rows, columns, out.data()));
       for (size_t i = 0; i < out.size(); ++i) {
-        const size_t row = i / (size_t(columns) * size);
+        const size_t row = i / (static_cast<size_t>(columns) * size);
         const size_t rank = i / columns % size;
         ASSERT_EQ(out[i], rank * 1e6f + (row * columns + i % columns)) << i;
       }
@@ -72,7 +72,7 @@ TEST_P(CollectiveTest, GatherPlacesEveryShardsColumns) {
 TEST_P(CollectiveTest, BroadcastCarriesMessagesOfEverySize) {
   for (const size_t bytes : {0u, 1u, 262136u, 262137u, 1000000u}) {
     std::vector<std::byte> want(bytes);
-    for (size_t i = 0; i < bytes; ++i) want[i] = std::byte(i * 7);
+    for (size_t i = 0; i < bytes; ++i) want[i] = static_cast<std::byte>(i * 7);
     RunRanks(GetParam(), [&](Communicator& communicator) {
       std::vector<std::byte> message;
       if (communicator.rank() == 0) message = want;
@@ -87,7 +87,7 @@ TEST_P(CollectiveTest, ManySmallOperationsInARowStayCorrectAndFast) {
   const absl::Time begin = absl::Now();
   RunRanks(GetParam(), [&](Communicator& communicator) {
     for (int i = 0; i < 2000; ++i) {
-      float data[3] = {float(i), 1, float(communicator.rank())};
+      float data[3] = {static_cast<float>(i), 1, static_cast<float>(communicator.rank())};
       ASSERT_OK(communicator.AllReduceSum(data));
       const int size = communicator.size();
       ASSERT_EQ(data[0], i * size);

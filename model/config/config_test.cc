@@ -14,7 +14,6 @@ using ::testing::AllOf;
 using ::testing::ElementsAre;
 using testing::GoldenCases;
 using ::testing::HasSubstr;
-using ::testing::IsEmpty;
 using testing::StatusIs;
 using testing::TempDir;
 

@@ -205,6 +205,25 @@ parallel: {{timeout: 60}}
             done = subprocess.run([BIN / "hanlin", "launch", *arguments], capture_output=True, text=True)
             self.assertEqual(done.returncode, expected, done.stderr)
 
+    def test_launch_gives_each_rank_its_variables_and_passes_on_codes_and_signals(self):
+        names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT",
+                 "TORCHELASTIC_USE_AGENT_STORE")
+        script = "echo " + " ".join(f"${{{name}-unset}}" for name in names) + "; exit $((RANK * 7))"
+        done = subprocess.run([BIN / "hanlin", "launch", "--nproc-per-node", "2", "--master-port", "7123", "sh", "-c", script],
+                              capture_output=True, text=True, timeout=PATIENCE_S,
+                              env=os.environ | {"TORCHELASTIC_USE_AGENT_STORE": "True", "WORLD_SIZE": "9"})
+        self.assertEqual(sorted(done.stdout.splitlines()), [f"{rank} {rank} 2 2 127.0.0.1 7123 unset" for rank in (0, 1)])
+        self.assertEqual(done.returncode, 7)
+        self.assertEqual(done.stderr, "hanlin launch: rank 1 of 2 ended with exit code 7\n")
+
+        process = subprocess.Popen([BIN / "hanlin", "launch", "--nproc-per-node", "2", "sh", "-c",
+                                    "trap 'exit 0' TERM; echo up; while :; do sleep 0.05; done"],
+                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.assertEqual([process.stdout.readline() for _ in range(2)], ["up\n"] * 2)
+        process.terminate()
+        _, stderr = process.communicate(timeout=PATIENCE_S)
+        self.assertEqual((process.returncode, stderr), (0, ""))
+
 
 if __name__ == "__main__":
     unittest.main(verbosity=2)
