@@ -52,7 +52,8 @@ cudaError_t LaunchSplitMaster(const float* values, int64_t count, BFloat16* high
 cudaError_t LaunchJoinRanges(const BFloat16* high, const uint16_t* low, const MasterRange* ranges,
                              int num_ranges, float* values, cudaStream_t stream) {
   if (num_ranges == 0) return cudaSuccess;
-  constexpr int kBlocksPerRange = 8;
+  constexpr int kBlocksPerRange =
+      128;  // for the position table; of others all but a few end at once
   const dim3 grid(kBlocksPerRange, num_ranges);
   JoinRangesKernel<<<grid, kThreads, 0, stream>>>(Bits(high), low, ranges, values);
   return cudaGetLastError();
