@@ -102,7 +102,8 @@ class TrainModel {
                               std::span<float> logits) = 0;
 
   // Adds the gradient of sum(weights * loss) to the gradients; losses as Evaluate without `all`.
-  // `step` counts micro-batches of the run and selects the dropout masks.
+  // `step` counts micro-batches of the run and selects the dropout masks. A device may still work
+  // on the gradients on return: what goes wrong there is a later call's error.
   virtual absl::Status ForwardBackward(const TrainBatch& batch, uint32_t step,
                                        std::span<float> losses) = 0;
 

@@ -32,7 +32,8 @@ struct CudaLayerActivations {
 };
 
 // What the kernels read of a batch, in the order in which it lies in pinned memory and on the
-// device. Classified rows are those whose loss is wanted, in ascending order.
+// device: first what the forward pass reads. Classified rows are those whose loss is wanted, in
+// ascending order.
 struct CudaBatch {
   int32_t* tokens;          // [T]
   int32_t* positions;       // [T]

@@ -76,7 +76,7 @@ absl::Status CudaTrainModel::Classify(const Pass& pass, std::byte* dx) {
 
 absl::Status CudaTrainModel::Logits(const TrainBatch& batch, std::span<const int64_t> positions,
                                     std::span<float> logits) {
-  ASSIGN_OR_RETURN(const Pass pass, Upload(batch, /*all=*/false, /*training=*/false, 0));
+  ASSIGN_OR_RETURN(const Pass pass, UploadInputs(batch, /*training=*/false, 0));
   RETURN_IF_ERROR(Forward(pass));
   const TensorId table = {TensorRole::kWordEmbedding};
   const int64_t vocabulary = layout_.Of(table).shape.rows;

@@ -36,6 +36,12 @@ absl::Status CheckGroup(const char* name, const Communicator* group,
   return absl::OkStatus();
 }
 
+// Where in a batch's bytes the arrays begin that the forward pass does not read.
+size_t TargetsBegin(const CudaBatch& batch) {
+  return reinterpret_cast<const std::byte*>(batch.rows) -
+         reinterpret_cast<const std::byte*>(batch.tokens);
+}
+
 }  // namespace
 
 CudaTrainModel::CudaTrainModel(const TrainModelOptions& options, const CudaTrainOptions& cuda)
@@ -72,7 +78,9 @@ absl::StatusOr<std::unique_ptr<CudaTrainModel>> CudaTrainModel::Create(
   model->data_group_ = std::move(data);
   ASSIGN_OR_RETURN(model->stream_, CudaStream::Create());
   ASSIGN_OR_RETURN(model->sums_stream_, CudaStream::Create());
+  ASSIGN_OR_RETURN(model->copies_stream_, CudaStream::Create());
   ASSIGN_OR_RETURN(model->join_, CudaEvent::Create());
+  ASSIGN_OR_RETURN(model->losses_ready_, CudaEvent::Create());
   RETURN_IF_ERROR(model->Allocate());
   return model;
 }
@@ -119,17 +127,36 @@ absl::Status CudaTrainModel::Prepare(int64_t sequences, int64_t length, bool kee
   return absl::OkStatus();
 }
 
-absl::StatusOr<CudaTrainModel::Pass> CudaTrainModel::Upload(const TrainBatch& batch, bool all,
-                                                            bool training, uint32_t step) {
+absl::Status CudaTrainModel::CopyUp(size_t begin, size_t end, const CudaStream& stream) {
+  return CudaStatus(cudaMemcpyAsync(activations_.batch + begin, uploads_.data() + begin,
+                                    end - begin, cudaMemcpyHostToDevice, stream.get()),
+                    "copy of a batch");
+}
+
+absl::StatusOr<CudaTrainModel::Pass> CudaTrainModel::UploadInputs(const TrainBatch& batch,
+                                                                  bool training, uint32_t step) {
   RETURN_IF_ERROR(CheckBatch(config_, batch));
   RETURN_IF_ERROR(Prepare(batch.sequences, batch.length, training));
   const int64_t tokens = batch.sequences * batch.length;
-  Pass pass = {.batch = &batch, .tokens = tokens, .training = training, .step = step};
+  const Pass pass = {.batch = &batch,
+                     .tokens = tokens,
+                     .training = training,
+                     .step = step,
+                     .arrays = CudaBatchAt(activations_.batch, tokens)};
   const CudaBatch to = CudaBatchAt(uploads_.data(), tokens);
   std::copy(batch.tokens.begin(), batch.tokens.end(), to.tokens);
   std::copy(batch.positions.begin(), batch.positions.end(), to.positions);
   std::copy(batch.document_begin.begin(), batch.document_begin.end(), to.document_begin);
-  for (int64_t t = 0; t < tokens; ++t) {
+  RETURN_IF_ERROR(CopyUp(0, TargetsBegin(to), stream_));
+  // The targets of the batch before have been read when the work up to here is done.
+  RETURN_IF_ERROR(Join(stream_, copies_stream_));
+  return pass;
+}
+
+absl::Status CudaTrainModel::UploadTargets(bool all, Pass& pass) {
+  const TrainBatch& batch = *pass.batch;
+  const CudaBatch to = CudaBatchAt(uploads_.data(), pass.tokens);
+  for (int64_t t = 0; t < pass.tokens; ++t) {
     const bool classified = all || batch.weights[t] != 0;
     to.place[t] = classified ? static_cast<int32_t>(pass.classified) : -1;
     if (!classified) continue;
@@ -138,52 +165,57 @@ absl::StatusOr<CudaTrainModel::Pass> CudaTrainModel::Upload(const TrainBatch& ba
     to.weights[pass.classified] = batch.weights[t];
     ++pass.classified;
   }
-  if (training) {
+  if (pass.training) {
     OrderRows(batch.tokens, config_.vocab_size, to.token_order);
     OrderRows(batch.positions, config_.max_positions, to.position_order);
   }
-  RETURN_IF_CUDA_ERROR(cudaMemcpyAsync(activations_.batch, uploads_.data(), CudaBatchBytes(tokens),
-                                       cudaMemcpyHostToDevice, stream_.get()));
-  pass.arrays = CudaBatchAt(activations_.batch, tokens);
-  return pass;
+  RETURN_IF_ERROR(CopyUp(TargetsBegin(to), CudaBatchBytes(pass.tokens), copies_stream_));
+  return Join(copies_stream_, stream_);
+}
+
+absl::Status CudaTrainModel::StartDownload(const Pass& pass) {
+  RETURN_IF_ERROR(Join(stream_, copies_stream_));
+  if (pass.classified > 0) {
+    RETURN_IF_CUDA_ERROR(cudaMemcpyAsync(downloads_.data(), activations_.losses,
+                                         pass.classified * sizeof(float), cudaMemcpyDeviceToHost,
+                                         copies_stream_.get()));
+  }
+  return losses_ready_.Record(copies_stream_);
 }
 
 absl::Status CudaTrainModel::Download(const Pass& pass, std::span<float> losses) {
   std::fill(losses.begin(), losses.end(), 0.0f);
-  if (pass.classified > 0) {
-    RETURN_IF_CUDA_ERROR(cudaMemcpyAsync(downloads_.data(), activations_.losses,
-                                         pass.classified * sizeof(float), cudaMemcpyDeviceToHost,
-                                         stream_.get()));
-  }
   for (CudaCommunicator* const group : {cuda_.tensor, cuda_.data}) {
     if (group != nullptr) RETURN_IF_ERROR(group->Watch(stream_));
   }
-  RETURN_IF_ERROR(stream_.Synchronize());
-  for (CudaCommunicator* const group : {cuda_.tensor, cuda_.data}) {
-    if (group != nullptr) RETURN_IF_ERROR(group->Check());
-  }
+  RETURN_IF_ERROR(losses_ready_.Wait());
+  RETURN_IF_ERROR(CheckGroups());
   const CudaBatch from = CudaBatchAt(uploads_.data(), pass.tokens);
   for (int64_t i = 0; i < pass.classified; ++i) losses[from.rows[i]] = downloads_.data()[i];
   return absl::OkStatus();
 }
 
 absl::Status CudaTrainModel::Evaluate(const TrainBatch& batch, bool all, std::span<float> losses) {
-  ASSIGN_OR_RETURN(const Pass pass, Upload(batch, all, /*training=*/false, 0));
+  ASSIGN_OR_RETURN(Pass pass, UploadInputs(batch, /*training=*/false, 0));
   RETURN_IF_ERROR(Forward(pass));
+  RETURN_IF_ERROR(UploadTargets(all, pass));
   RETURN_IF_ERROR(Classify(pass, nullptr));
+  RETURN_IF_ERROR(StartDownload(pass));
   return Download(pass, losses);
 }
 
 absl::Status CudaTrainModel::ForwardBackward(const TrainBatch& batch, uint32_t step,
                                              std::span<float> losses) {
   if (reduced_ > 0) return Internal("a micro-batch after the last one, want ReduceGradients");
-  ASSIGN_OR_RETURN(Pass pass, Upload(batch, /*all=*/false, /*training=*/true, step));
+  ASSIGN_OR_RETURN(Pass pass, UploadInputs(batch, /*training=*/true, step));
   pass.reduces = std::exchange(reduce_in_next_, false);
   RETURN_IF_ERROR(Forward(pass));
+  RETURN_IF_ERROR(UploadTargets(/*all=*/false, pass));
   std::byte* const dx = activations_.hidden[2];
   RETURN_IF_CUDA_ERROR(
       cudaMemsetAsync(dx, 0, pass.tokens * config_.hidden_size * SizeOf(type_), stream_.get()));
   RETURN_IF_ERROR(Classify(pass, dx));
+  RETURN_IF_ERROR(StartDownload(pass));
   RETURN_IF_ERROR(Backward(pass, dx));
   return Download(pass, losses);
 }

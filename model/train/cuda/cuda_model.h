@@ -7,9 +7,10 @@
 //   loss = cross-entropy(LNf(x) wte^T), a block of rows at a time; with masked positions only the
 //          rows that count are multiplied
 //
-// A micro-batch goes up by one copy from pinned memory and its losses come back by one; the host
-// waits only for these. Gradients are summed over the replicas in a stream of their own. Memory is
-// one allocation for the largest micro-batch seen (activations.h).
+// The host prepares and waits beside the device: what the forward pass reads goes up first, the
+// labels and orders of rows while it runs, and ForwardBackward returns with the losses, which the
+// backward pass need not end for. Gradients are summed over the replicas in a stream of their own.
+// Memory is one allocation for the largest micro-batch seen (activations.h).
 #ifndef HANLIN_MODEL_TRAIN_CUDA_CUDA_MODEL_H_
 #define HANLIN_MODEL_TRAIN_CUDA_CUDA_MODEL_H_
 
@@ -83,7 +84,13 @@ class CudaTrainModel : public TrainModel {
 
   // cuda_model.cc: memory and batch.
   absl::Status Prepare(int64_t sequences, int64_t length, bool keep);
-  absl::StatusOr<Pass> Upload(const TrainBatch& batch, bool all, bool training, uint32_t step);
+  // The arrays before CudaBatch::rows, for the forward pass.
+  absl::StatusOr<Pass> UploadInputs(const TrainBatch& batch, bool training, uint32_t step);
+  // The others; of all positions or of those whose loss counts.
+  absl::Status UploadTargets(bool all, Pass& pass);
+  absl::Status CopyUp(size_t begin, size_t end, const CudaStream& stream);  // of uploads_
+  absl::Status StartDownload(const Pass& pass);
+  // Waits for the losses alone.
   absl::Status Download(const Pass& pass, std::span<float> losses);
 
   // layers.cc
@@ -165,6 +172,7 @@ class CudaTrainModel : public TrainModel {
   absl::Status SettleGradients() const;
   // The next stretch's gradient is final on this rank, its sum begins.
   absl::Status ReduceNextStretch();
+  absl::Status CheckGroups() const;
   // Puts what `first` holds up to here in front of what comes into `second`.
   absl::Status Join(const CudaStream& first, const CudaStream& second);
   absl::Status CheckRange(TrainState state, int64_t begin, size_t count) const;
@@ -180,8 +188,10 @@ class CudaTrainModel : public TrainModel {
   const ParameterLayout layout_;
   CudaDevice device_;
   CudaStream stream_;
-  CudaStream sums_stream_;  // of gradients over cuda_.data
+  CudaStream sums_stream_;    // of gradients over cuda_.data
+  CudaStream copies_stream_;  // targets up and losses down, beside the work
   CudaEvent join_;
+  CudaEvent losses_ready_;  // in downloads_; what was uploaded has been read as well
   bool reduce_in_next_ = false;
   int reduced_ = 0;  // stretches in sums_stream_ since the last ReduceGradients
   std::unique_ptr<CudaTrainProducts> products_;

@@ -223,6 +223,27 @@ TEST_F(CudaTrainModelTest, GradientsOfMicroBatchesAddUp) {
   EXPECT_EQ(GradientsOf(*model, {a}), of_a) << "once more";
 }
 
+// The host is ahead of the device: a batch must not reach the one before it.
+TEST_F(CudaTrainModelTest, BatchesThatFollowAtOnceDoNotMeet) {
+  const ModelConfig config = MediumConfig(64);
+  const auto model = Load(MakeCudaTrainModel({.config = config}, {}));
+  std::vector<float> got, want;
+  for (const bool waits : {true, false}) {
+    model->ZeroGradients();
+    std::vector<float>& all = waits ? want : got;
+    for (uint32_t i = 0; i < 12; ++i) {
+      const TrainBatch batch = RandomBatch(config, 1 + i % 3, 50 + 40 * (i % 2), 13 * (i % 4), i);
+      std::vector<float> losses(batch.tokens.size());
+      ASSERT_OK(model->ForwardBackward(batch, i, losses));
+      all.insert(all.end(), losses.begin(), losses.end());
+      if (waits) ReadAll(*model, TrainState::kGradients);
+    }
+    const std::vector<float> gradients = ReadAll(*model, TrainState::kGradients);
+    all.insert(all.end(), gradients.begin(), gradients.end());
+  }
+  EXPECT_EQ(got, want);
+}
+
 TEST_F(CudaTrainModelTest, ZeroedGradientsAreZeroForEveryReader) {
   const ModelConfig config = MediumConfig(64);
   const auto model = Load(MakeCudaTrainModel({.config = config}, {}));

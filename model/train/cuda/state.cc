@@ -75,6 +75,13 @@ absl::Status CudaTrainModel::SettleGradients() const {
   return absl::OkStatus();
 }
 
+absl::Status CudaTrainModel::CheckGroups() const {
+  for (CudaCommunicator* const group : {cuda_.tensor, cuda_.data}) {
+    if (group != nullptr) RETURN_IF_ERROR(group->Check());
+  }
+  return absl::OkStatus();
+}
+
 absl::Status CudaTrainModel::Join(const CudaStream& first, const CudaStream& second) {
   RETURN_IF_ERROR(join_.Record(first));
   return join_.HoldBack(second);
@@ -119,7 +126,7 @@ absl::StatusOr<double> CudaTrainModel::GradientNorm() {
   RETURN_IF_CUDA_ERROR(cudaMemcpyAsync(sums_.data(), sums, 2 * sizeof(double),
                                        cudaMemcpyDeviceToHost, stream_.get()));
   RETURN_IF_ERROR(stream_.Synchronize());
-  if (cuda_.data != nullptr) RETURN_IF_ERROR(cuda_.data->Check());
+  RETURN_IF_ERROR(CheckGroups());
   double sharded = sums_.data()[1];
   RETURN_IF_ERROR(SumOverRanks(options_.tensor, {&sharded, 1}));
   return std::sqrt(sums_.data()[0] + sharded);
