@@ -147,7 +147,7 @@ absl::Status CublasLt::Impl::Launch(const GemmParams& params, const CublasLtPlan
         api->desc_set(plan.desc, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias, sizeof(bias)), "bias"));
   }
   const float beta = params.epilogue == LinearEpilogue::kResidual ? 1.0f : 0.0f;
-  RETURN_IF_ERROR(plan.Launch(params.weight, params.x, beta, params.y,
+  RETURN_IF_ERROR(plan.Launch(params.weight, params.x, beta, params.y, params.y,
                               {workspace.data(), workspace.size()}, stream));
   if (params.epilogue != LinearEpilogue::kGeluErf) return absl::OkStatus();
   return CudaStatus(LaunchGeluErf(params.y, params.m * params.n, params.type, stream),

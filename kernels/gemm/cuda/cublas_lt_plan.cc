@@ -82,10 +82,11 @@ absl::StatusOr<double> CublasLtPlan::ChooseFastest(
   return best;
 }
 
-absl::Status CublasLtPlan::Launch(const void* left, const void* right, float beta, void* result,
+absl::Status CublasLtPlan::Launch(const void* left, const void* right, float beta,
+                                  const void* addend, void* result,
                                   const CublasLtWorkspace& workspace, cudaStream_t stream) const {
   const float alpha = 1.0f;
-  return api_.Check(api_.matmul(api_.handle, desc, &alpha, left, a, right, b, &beta, result, d,
+  return api_.Check(api_.matmul(api_.handle, desc, &alpha, left, a, right, b, &beta, addend, d,
                                 result, d, &algorithm, workspace.data, workspace.bytes, stream),
                     "cublasLtMatmul");
 }

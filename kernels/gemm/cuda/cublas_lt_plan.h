@@ -46,9 +46,9 @@ class CublasLtPlan {
                                        const CudaStream& stream,
                                        const std::function<absl::Status()>& launch);
 
-  // d = the product + beta d
-  absl::Status Launch(const void* left, const void* right, float beta, void* result,
-                      const CublasLtWorkspace& workspace, cudaStream_t stream) const;
+  // result = the product + beta addend; the addend is laid out like the result and may be it.
+  absl::Status Launch(const void* left, const void* right, float beta, const void* addend,
+                      void* result, const CublasLtWorkspace& workspace, cudaStream_t stream) const;
 
   cublasLtMatmulDesc_t desc = nullptr;
   cublasLtMatrixLayout_t a = nullptr, b = nullptr, d = nullptr;

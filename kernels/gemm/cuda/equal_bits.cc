@@ -23,7 +23,9 @@ class Trial {
   // RESOURCE_EXHAUSTED without memory.
   absl::Status Prepare(size_t count);
   absl::Status Launch() const {
-    return plan_.Launch(a_, b_, /*beta=*/0, d_, workspace_, stream_.get());
+    const bool adds = bytes_.addend > 0;
+    return plan_.Launch(a_, b_, adds ? 1.0f : 0.0f, adds ? addend_ : d_, d_, workspace_,
+                        stream_.get());
   }
   // Those of `algorithms` that give the first one's bits; none if that one does not run.
   absl::StatusOr<Algorithms> WithEqualBits(const Algorithms& algorithms);
@@ -35,14 +37,15 @@ class Trial {
   CublasLtPlan& plan_;
   DeviceBuffer<std::byte> memory_;
   DeviceBuffer<unsigned long long> digests_;
-  std::byte *a_ = nullptr, *b_ = nullptr, *d_ = nullptr, *bias_ = nullptr, *aux_ = nullptr;
+  std::byte *a_ = nullptr, *b_ = nullptr, *d_ = nullptr;
+  std::byte *bias_ = nullptr, *aux_ = nullptr, *addend_ = nullptr;
 };
 
 absl::Status Trial::Prepare(size_t count) {
   constexpr size_t kAlignment = 256;
   const auto padded = [](size_t n) { return (n + kAlignment - 1) / kAlignment * kAlignment; };
   const size_t total = padded(bytes_.a) + padded(bytes_.b) + padded(bytes_.d) +
-                       padded(bytes_.bias) + padded(bytes_.aux);
+                       padded(bytes_.bias) + padded(bytes_.aux) + padded(bytes_.addend);
   ASSIGN_OR_RETURN(memory_, DeviceBuffer<std::byte>::Create(total));
   ASSIGN_OR_RETURN(digests_, DeviceBuffer<unsigned long long>::Create(count));
   // As fp32, pairs of these are noise in [-1, 1] as well.
@@ -56,6 +59,7 @@ absl::Status Trial::Prepare(size_t count) {
   d_ = take(bytes_.d);
   bias_ = take(bytes_.bias);
   aux_ = take(bytes_.aux);
+  addend_ = take(bytes_.addend);
   if (bytes_.bias > 0) RETURN_IF_ERROR(plan_.Set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias_));
   if (bytes_.aux > 0) RETURN_IF_ERROR(plan_.Set(CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, aux_));
   return absl::OkStatus();

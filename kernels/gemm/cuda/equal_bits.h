@@ -17,7 +17,7 @@ namespace hanlin {
 // Of the operands of a product; 0: there is none.
 struct CublasLtBytes {
   size_t a = 0, b = 0, d = 0;
-  size_t bias = 0, aux = 0;
+  size_t bias = 0, aux = 0, addend = 0;
 };
 
 struct EqualBitsChoice {

@@ -15,7 +15,15 @@
 namespace hanlin {
 namespace {
 
-enum class Kind : uint8_t { kForward, kForwardBias, kForwardGelu, kInput, kInputGelu, kWeight };
+enum class Kind : uint8_t {
+  kForward,
+  kForwardBias,
+  kForwardSum,
+  kForwardGelu,
+  kInput,
+  kInputGelu,
+  kWeight
+};
 
 constexpr size_t kMaxPlans = 4096;
 // Products that are worth a timing: large ones of a shape that comes again. A classifier's last
@@ -35,13 +43,14 @@ struct Operands {
   const void* b;
   const void* bias;
   void* d;
-  const void* aux = nullptr;  // kForwardGelu: written
+  const void* aux = nullptr;     // kForwardGelu: written
+  const void* addend = nullptr;  // null: d itself
 };
 
 uint32_t AlignmentOf(const Operands& o) {
   const auto bits = reinterpret_cast<uintptr_t>(o.a) | reinterpret_cast<uintptr_t>(o.b) |
                     reinterpret_cast<uintptr_t>(o.d) | reinterpret_cast<uintptr_t>(o.aux) |
-                    kMaxAlignment;
+                    reinterpret_cast<uintptr_t>(o.addend) | kMaxAlignment;
   return static_cast<uint32_t>(bits & -bits);
 }
 
@@ -68,6 +77,8 @@ CublasLtBytes BytesOf(Kind kind, const CudaTrainProducts::Shape& shape) {
       return {.a = weight * typed, .b = x, .d = y};
     case Kind::kForwardBias:
       return {.a = weight * typed, .b = x, .d = y, .bias = bias};
+    case Kind::kForwardSum:
+      return {.a = weight * typed, .b = x, .d = y, .bias = bias, .addend = y};
     case Kind::kForwardGelu:
       return {.a = weight * typed, .b = x, .d = y, .bias = bias, .aux = y};
     case Kind::kInput:
@@ -91,7 +102,7 @@ struct CudaTrainProducts::Impl {
   absl::StatusOr<std::unique_ptr<CublasLtPlan>> Describe(Kind kind, const Shape& shape) const;
   absl::StatusOr<Entry> Choose(Kind kind, const Shape& shape, const Operands& operands,
                                const CudaStream& stream);
-  // d = the product + beta d
+  // d = the product + beta times the addend
   absl::Status Run(Kind kind, const Shape& shape, const Operands& operands, float beta,
                    const CudaStream& stream);
 
@@ -118,8 +129,11 @@ absl::StatusOr<std::unique_ptr<CublasLtPlan>> CudaTrainProducts::Impl::Describe(
   switch (kind) {
     case Kind::kForward:
     case Kind::kForwardBias:
+    case Kind::kForwardSum:
     case Kind::kForwardGelu:
-      if (kind == Kind::kForwardBias) RETURN_IF_ERROR(bias(CUBLASLT_EPILOGUE_BIAS));
+      if (kind == Kind::kForwardBias || kind == Kind::kForwardSum) {
+        RETURN_IF_ERROR(bias(CUBLASLT_EPILOGUE_BIAS));
+      }
       if (kind == Kind::kForwardGelu) {
         RETURN_IF_ERROR(bias(CUBLASLT_EPILOGUE_GELU_AUX_BIAS));
         RETURN_IF_ERROR(plan->Set(CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, shape.outputs));
@@ -197,7 +211,8 @@ absl::Status CudaTrainProducts::Impl::Run(Kind kind, const Shape& shape, const O
   }
   last_choice = entry.choice;
   RETURN_IF_ERROR(SetPointers(*entry.plan, operands));
-  return entry.plan->Launch(operands.a, operands.b, beta, operands.d,
+  return entry.plan->Launch(operands.a, operands.b, beta,
+                            operands.addend == nullptr ? operands.d : operands.addend, operands.d,
                             {workspace.data(), workspace.size()}, stream.get());
 }
 
@@ -218,6 +233,12 @@ absl::Status CudaTrainProducts::Forward(const Shape& shape, const void* x, const
                                         const void* bias, void* y, const CudaStream& stream) {
   return impl_->Run(bias == nullptr ? Kind::kForward : Kind::kForwardBias, shape,
                     {weight, x, bias, y}, 0, stream);
+}
+
+absl::Status CudaTrainProducts::ForwardSum(const Shape& shape, const void* x, const void* weight,
+                                           const void* bias, const void* base, void* y,
+                                           const CudaStream& stream) {
+  return impl_->Run(Kind::kForwardSum, shape, {weight, x, bias, y, nullptr, base}, 1, stream);
 }
 
 absl::Status CudaTrainProducts::Input(const Shape& shape, const void* dy, const void* weight,

@@ -1,5 +1,5 @@
 // The three products of a linear layer in training, by cublasLt:
-//   forward       y = x W^T + b                   x [rows, inputs], W [outputs, inputs]
+//   forward       y = x W^T + b (+ base)          x [rows, inputs], W [outputs, inputs]
 //   input         dx = dy W
 //   weight        dW = dy^T x, or dW += dy^T x    dW in fp32
 // in bf16 with fp32 sums or in fp32 (no TF32). The algorithm of a large product of 64 n rows is the
@@ -44,6 +44,9 @@ class CudaTrainProducts {
   // `bias` [outputs] of shape.type, or null.
   absl::Status Forward(const Shape& shape, const void* x, const void* weight, const void* bias,
                        void* y, const CudaStream& stream);
+  // y = base + x W^T + b, rounded once; base [rows, outputs] of shape.type.
+  absl::Status ForwardSum(const Shape& shape, const void* x, const void* weight, const void* bias,
+                          const void* base, void* y, const CudaStream& stream);
   absl::Status Input(const Shape& shape, const void* dy, const void* weight, void* dx,
                      const CudaStream& stream);
   // Without `accumulate` dweight is overwritten and need not have been cleared.

@@ -48,6 +48,9 @@ class TrainProductsTest : public GpuTest {
     const auto run = [](const absl::Status& status) { ASSERT_TRUE(status.ok()) << status; };
     run(products_->Forward(shape, d_x.data(), d_w.data(), d_bias.data(), y.data(), stream_));
     run(products_->Forward(shape, d_x.data(), d_w.data(), nullptr, plain.data(), stream_));
+    const auto sum = OnDevice(std::vector<T>(dy.size()));
+    run(products_->ForwardSum(shape, d_x.data(), d_w.data(), d_bias.data(), d_dy.data(), sum.data(),
+                              stream_));
     run(products_->Input(shape, d_dy.data(), d_w.data(), dx.data(), stream_));
     // Overwritten, whatever was there, then added to.
     const auto once = OnDevice(std::vector<float>(w.size(), std::nanf("")));
@@ -74,6 +77,8 @@ class TrainProductsTest : public GpuTest {
     forward.bias = wide_bias.data();
     MatMul(forward, pool);
     EXPECT_LE(RelativeError(ToFloats(FromDevice(y)), want_y), tolerance);
+    for (size_t i = 0; i < want_y.size(); ++i) want_y[i] += wide_dy[i];
+    EXPECT_LE(RelativeError(ToFloats(FromDevice(sum)), want_y), tolerance);
     MatMul({.m = rows,
             .n = inputs,
             .k = outputs,
@@ -149,16 +154,19 @@ TEST_F(TrainProductsTest, ChosenAlgorithmsGiveTheBitsOfTheFirst) {
                dy = OnDevice(Convert<BFloat16>(RandomFloats(rows * outputs, 3))),
                bias = OnDevice(Convert<BFloat16>(RandomFloats(outputs, 4))),
                up = OnDevice(Convert<BFloat16>(RandomFloats(rows * inputs, 5)));
-    std::vector<uint16_t> ys[2], dxs[2], dups[2];
+    std::vector<uint16_t> ys[2], sums[2], dxs[2], dups[2];
     std::vector<float> dws[2];
     for (const int i : {0, 1}) {
       CudaTrainProducts& products = i == 0 ? **first : *products_;
       const auto y = OnDevice(std::vector<uint16_t>(rows * outputs)),
+                 sum = OnDevice(std::vector<uint16_t>(rows * outputs)),
                  dx = OnDevice(std::vector<uint16_t>(rows * inputs)),
                  dup = OnDevice(std::vector<uint16_t>(rows * inputs));
       const auto dw = OnDevice(RandomFloats(outputs * inputs, 6));
       const auto run = [](const absl::Status& status) { ASSERT_TRUE(status.ok()) << status; };
       run(products.Forward(shape, x.data(), w.data(), bias.data(), y.data(), stream_));
+      run(products.ForwardSum(shape, x.data(), w.data(), bias.data(), dy.data(), sum.data(),
+                              stream_));
       run(products.Input(shape, dy.data(), w.data(), dx.data(), stream_));
       run(products.Weight(shape, dy.data(), x.data(), dw.data(), true, stream_));
       EXPECT_GE(products.last_choice().candidates, 1);
@@ -167,11 +175,13 @@ TEST_F(TrainProductsTest, ChosenAlgorithmsGiveTheBitsOfTheFirst) {
           products.InputGelu(shape, dy.data(), w.data(), up.data(), dup.data(), stream_);
       ASSERT_TRUE(gelu.ok() || absl::IsUnimplemented(gelu)) << gelu;
       ys[i] = FromDevice(y);
+      sums[i] = FromDevice(sum);
       dxs[i] = FromDevice(dx);
       dups[i] = FromDevice(dup);
       dws[i] = FromDevice(dw);
     }
     EXPECT_EQ(ys[0], ys[1]);
+    EXPECT_EQ(sums[0], sums[1]);
     EXPECT_EQ(dxs[0], dxs[1]);
     EXPECT_EQ(dups[0], dups[1]);
     EXPECT_EQ(dws[0], dws[1]);

@@ -3,7 +3,7 @@
 //
 //   x    = dropout(wte[token] + wpe[position])
 //   per layer:  x1 = x + dropout(att(LN1(x)) Wo^T + bo);  x' = x1 + dropout(gelu(LN2(x1) Wu^T + bu)
-//               Wd^T + bd)           each sum and the LayerNorm behind it are one kernel
+//               Wd^T + bd)           each sum is part of the product before or the norm behind it
 //   loss = cross-entropy(LNf(x) wte^T), a block of rows at a time; with masked positions only the
 //          rows that count are multiplied
 //
@@ -96,9 +96,6 @@ class CudaTrainModel : public TrainModel {
   // layers.cc
   absl::Status Forward(const Pass& pass);
   absl::Status EmbedForward(const Pass& pass, std::byte* x);
-  // From LN1(x) to the MLP's product without its bias, in `product`; null: not that product.
-  absl::Status LayerForward(const Pass& pass, int layer, const CudaLayerActivations& a,
-                            std::byte* product);
   CudaCausalAttentionParams AttentionParams(const Pass& pass, int layer,
                                             const CudaLayerActivations& a) const;
   // up = LN2(x) Wu^T + bu and its GELU.
@@ -124,6 +121,20 @@ class CudaTrainModel : public TrainModel {
     const std::byte* base;
   };
   absl::Status NormForward(const Pass& pass, const Norm& norm, const Addition* addition);
+  // The end of a half layer: base + dropout(x W^T + bias).
+  struct HalfLayer {
+    const std::byte* x;
+    TensorId weight;
+    TensorId bias;
+    uint32_t site;
+    const std::byte* base;
+  };
+  // norm.x = that sum, norm.y = its norm.
+  absl::Status SumAndNorm(const Pass& pass, const HalfLayer& half, const Norm& norm);
+  // From LN1(x) to the `next` norm, which is of the layer's output; null: not the MLP's second
+  // product nor that norm.
+  absl::Status LayerForward(const Pass& pass, int layer, const CudaLayerActivations& a,
+                            const Norm* next);
   // y = x W^T (+ b)
   absl::Status Linear(int64_t rows, const std::byte* x, TensorId weight, const void* bias,
                       std::byte* y);

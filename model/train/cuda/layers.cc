@@ -1,5 +1,5 @@
-// The forward pass of cuda_model.h. The sum at the end of a half layer and the LayerNorm at the
-// beginning of the next are one kernel.
+// The forward pass of cuda_model.h. The sum at the end of a half layer is taken by its product or
+// by the LayerNorm at the beginning of the next.
 #include <cmath>
 
 #include "absl/status/status.h"
@@ -107,35 +107,46 @@ absl::Status CudaTrainModel::UpForward(const Pass& pass, int layer, const CudaLa
   return GeluForward(pass, a);
 }
 
+// Without dropout and other ranks' parts the product itself adds to the residual, so that the norm
+// need not read both.
+absl::Status CudaTrainModel::SumAndNorm(const Pass& pass, const HalfLayer& half, const Norm& norm) {
+  if (tp_size() == 1 && !DropsProducts()) {
+    RETURN_IF_ERROR(products_->ForwardSum(ShapeOf(pass.tokens, half.weight), half.x,
+                                          parameters_.Matrix(half.weight),
+                                          parameters_.Bias(half.bias), half.base, norm.x, stream_));
+    return NormForward(pass, norm, nullptr);
+  }
+  std::byte* const product = activations_.hidden[1];
+  RETURN_IF_ERROR(Linear(pass.tokens, half.x, half.weight, nullptr, product));
+  RETURN_IF_ERROR(AllReduce(pass.tokens, product));
+  const Addition addition = {product, half.bias, half.site, half.base};
+  return NormForward(pass, norm, &addition);
+}
+
 absl::Status CudaTrainModel::LayerForward(const Pass& pass, int layer,
-                                          const CudaLayerActivations& a, std::byte* product) {
-  std::byte* const attended = activations_.hidden[1];
+                                          const CudaLayerActivations& a, const Norm* next) {
   RETURN_IF_ERROR(Linear(pass.tokens, a.ln1, {R::kQkvWeight, layer},
                          parameters_.Bias({R::kQkvBias, layer}), a.qkv));
   RETURN_IF_ERROR(CudaCausalAttention(AttentionParams(pass, layer, a), a.att, stream_.get()));
-  RETURN_IF_ERROR(Linear(pass.tokens, a.att, {R::kAttnOutWeight, layer}, nullptr, attended));
-  RETURN_IF_ERROR(AllReduce(pass.tokens, attended));
-  const Addition addition = {attended, {R::kAttnOutBias, layer}, AttentionOutSite(layer), a.x};
-  RETURN_IF_ERROR(NormForward(pass, Norm2(layer, a), &addition));
+  const HalfLayer attention = {
+      a.att, {R::kAttnOutWeight, layer}, {R::kAttnOutBias, layer}, AttentionOutSite(layer), a.x};
+  RETURN_IF_ERROR(SumAndNorm(pass, attention, Norm2(layer, a)));
   RETURN_IF_ERROR(UpForward(pass, layer, a));
-  if (product == nullptr) return absl::OkStatus();
-  RETURN_IF_ERROR(Linear(pass.tokens, a.act, {R::kMlpDownWeight, layer}, nullptr, product));
-  return AllReduce(pass.tokens, product);
+  if (next == nullptr) return absl::OkStatus();
+  const HalfLayer mlp = {
+      a.act, {R::kMlpDownWeight, layer}, {R::kMlpDownBias, layer}, MlpSite(layer), a.x1};
+  return SumAndNorm(pass, mlp, *next);
 }
 
 // Leaves the output of the final LayerNorm in hidden[0].
 absl::Status CudaTrainModel::Forward(const Pass& pass) {
-  std::byte* const product = activations_.hidden[1];
   const CudaLayerActivations first = activations_.Layer(0);
   RETURN_IF_ERROR(EmbedForward(pass, first.x));
   RETURN_IF_ERROR(NormForward(pass, Norm1(0, first), nullptr));
   for (int layer = 0; layer < config_.num_layers; ++layer) {
-    const CudaLayerActivations a = activations_.Layer(layer);
-    RETURN_IF_ERROR(LayerForward(pass, layer, a, product));
     const bool last = layer + 1 == config_.num_layers;
     const Norm next = last ? FinalNorm() : Norm1(layer + 1, activations_.Layer(layer + 1));
-    const Addition addition = {product, {R::kMlpDownBias, layer}, MlpSite(layer), a.x1};
-    RETURN_IF_ERROR(NormForward(pass, next, &addition));
+    RETURN_IF_ERROR(LayerForward(pass, layer, activations_.Layer(layer), &next));
   }
   return absl::OkStatus();
 }
