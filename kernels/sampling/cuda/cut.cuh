@@ -59,6 +59,7 @@ template <Mass kMass, bool kCoarse, typename Row>
 __device__ __forceinline__ void Histogram(const Row& row, const Search& search) {
   Scratch& s = Own();
   ClearBins();
+#pragma unroll 1
   for (int i = 4 * threadIdx.x; i < row.size; i += 4 * kThreads) {
     const float4 four = row.FourLogits(i);
     const float x[4] = {four.x, four.y, four.z, four.w};
@@ -140,9 +141,11 @@ __device__ __forceinline__ int CollectBorder(const Row& row, const Search& searc
     if (first > 0) most = search.max - (static_cast<float>(first) - 0.6f) / search.scale + slack;
   }
   least = fmaxf(least, search.floor);
+#pragma unroll 1
   for (int i = 4 * threadIdx.x; i < row.size; i += 4 * kThreads) {
     const float4 four = row.FourLogits(i);
     const float x[4] = {four.x, four.y, four.z, four.w};
+    if (fmaxf(fmaxf(x[0], x[1]), fmaxf(x[2], x[3])) < least) continue;
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
       if (x[j] < least || x[j] > most) continue;
@@ -170,10 +173,12 @@ __device__ __forceinline__ Cut CutBorder(const Row& row, int count, uint64_t bef
   Scratch& s = Own();
   if (row.rank == 0) {
     const int lane = threadIdx.x % 32;
+#pragma unroll 1
     for (int i = threadIdx.x / 32; i < count; i += kWarps) {
       const float x = s.border_x[i];
       const int32_t id = s.border_id[i];
       uint64_t mass = 0;
+#pragma unroll 1
       for (int j = lane; j < count; j += 32) {
         if (ComesBefore(s.border_x[j], s.border_id[j], x, id)) mass += s.border_mass[j];
       }
@@ -192,6 +197,7 @@ __device__ __forceinline__ Cut CutBorder(const Row& row, int count, uint64_t bef
 template <Mass kMass, typename Row, typename Test>
 __device__ __forceinline__ uint64_t SumWhere(Row& row, const Search& search, Test test) {
   uint64_t mass = 0;
+#pragma unroll 1
   for (int i = threadIdx.x; i < row.size; i += kThreads) {
     const float x = row.Logits()[i];
     if (x >= search.floor && test(x, row.first + i)) mass += search.MassOf<kMass>(x);

@@ -81,6 +81,7 @@ __device__ __forceinline__ float4 Larger(const float4& a, const float4& b) {
 template <typename Row, typename Threshold, typename Use>
 __device__ __forceinline__ void ForEachNear(const Row& row, bool hinted, Threshold threshold,
                                             Use use) {
+#pragma unroll 1
   for (int first = 4 * threadIdx.x; first < row.size / 4; first += 4 * kThreads) {
     const int begin = IndexOf(first), turned = first & 16;
     float4 reach = row.FourLogits(begin + turned);
@@ -129,8 +130,7 @@ __device__ __forceinline__ void Consider(const Row& row, const Key& key, const C
 
 // Step 7. The largest logit is always kept; its score is the first bar.
 template <typename Row>
-__device__ __forceinline__ int32_t Draw(Row& row, const Key& key, const Cut& cut, bool hinted,
-                                        const Extremes& extremes) {
+__device__ __noinline__ int32_t Draw(Row row, Key key, Cut cut, bool hinted, Extremes extremes) {
   Best best;
   best.id = extremes.max_id;
   best.score = extremes.max + law::Noise(best.id, key.position, key.choice, key.seed);

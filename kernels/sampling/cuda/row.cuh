@@ -32,7 +32,7 @@ __device__ __forceinline__ bool Keeps(const Cut& cut, float x, int32_t id) {
   return x > cut.value || (x == cut.value && id <= cut.id);
 }
 
-// An id of nucleus.cuh, its logit, and the largest float below that.
+// An id of draw_list.cuh, its logit, and the largest float below that.
 struct Asked {
   float value;
   float below;
@@ -53,7 +53,7 @@ struct alignas(16) Scratch {
   int32_t crossing_bin;
   int32_t border_count;  // in rank 0, as is the border
   Cut cut;
-  int32_t near_count;  // of nucleus.cuh
+  int32_t near_count;  // of draw_list.cuh
   int32_t verdict;
   Asked asked[kAsked];
   float border_x[kBorder];

@@ -7,8 +7,8 @@
 #include "kernels/base/cuda/ptx.cuh"
 #include "kernels/sampling/cuda/cut.cuh"
 #include "kernels/sampling/cuda/draw.cuh"
+#include "kernels/sampling/cuda/draw_list.cuh"
 #include "kernels/sampling/cuda/law.cuh"
-#include "kernels/sampling/cuda/nucleus.cuh"
 #include "kernels/sampling/cuda/row.cuh"
 #include "kernels/sampling/cuda/sample_params.h"
 
@@ -45,6 +45,7 @@ __device__ __forceinline__ void ForEachFour(const Row& row, const float* slice, 
   constexpr int kUnroll = 2;
   const int valid = row.Valid();
   const int vectors = reinterpret_cast<uintptr_t>(slice) % 16 == 0 ? valid / 4 : 0;
+#pragma unroll 1
   for (int v = threadIdx.x; v < vectors; v += kUnroll * kThreads) {
     float4 x[kUnroll];
 #pragma unroll
@@ -60,6 +61,7 @@ __device__ __forceinline__ void ForEachFour(const Row& row, const float* slice, 
       if (v + j * kThreads < vectors) use(4 * (v + j * kThreads), x[j]);
     }
   }
+#pragma unroll 1
   for (int v = vectors + threadIdx.x; v < row.size / 4; v += kThreads) {
     float x[4];
 #pragma unroll
@@ -74,12 +76,14 @@ template <typename Row>
 __device__ __forceinline__ void ApplyBias(const CudaSampleParams& p, const SampleSlot& slot,
                                           int32_t banned, const Row& row) {
   float* logits = row.Logits();
+#pragma unroll 1
   for (int i = threadIdx.x; i < slot.bias_count; i += kThreads) {
     const SampleBias bias = p.bias[slot.bias_begin + i];
     const int64_t at = static_cast<int64_t>(bias.id) - row.first;
     if (at >= 0 && at < row.size) logits[at] += bias.bias;
   }
   __syncthreads();
+#pragma unroll 1
   for (int i = threadIdx.x; i < banned; i += kThreads) {
     const int64_t at = static_cast<int64_t>(p.banned[slot.banned_begin + i]) - row.first;
     if (at >= 0 && at < row.size) logits[at] = -INFINITY;
@@ -111,6 +115,7 @@ __device__ __forceinline__ void ApplyPenalties(const Row& row, const SampleSlot&
       Penalize(slot, pairs[j] >> 16, logits[8 * v + 2 * j + 1]);
     }
   }
+#pragma unroll 1
   for (int i = 8 * vectors + threadIdx.x; i < valid; i += kThreads) {
     Penalize(slot, __ldcg(counts + i), logits[i]);
   }
@@ -146,6 +151,7 @@ __device__ __forceinline__ Extremes Load(const CudaSampleParams& p, Row& row, co
       const int64_t begin = static_cast<int64_t>(slot.counts_row) * p.vocabulary + row.first;
       ApplyPenalties(row, slot, p.counts + begin);
     }
+#pragma unroll 1
     for (int i = 4 * threadIdx.x; i < row.size; i += 4 * kThreads) take(i, row.FourLogits(i));
   }
   uint64_t pick = Pick(tracker.max, tracker.id);
@@ -157,8 +163,7 @@ __device__ __forceinline__ Extremes Load(const CudaSampleParams& p, Row& row, co
 
 // Steps 4 to 6: what may be drawn.
 template <typename Row>
-__device__ __forceinline__ Cut Filter(const Row& row, const SampleSlot& slot,
-                                      const Extremes& extremes) {
+__device__ __noinline__ Cut Filter(Row row, const SampleSlot& slot, Extremes extremes) {
   Cut cut = {-INFINITY, kAnyId};
   if (slot.top_k > 0 && slot.top_k < row.vocabulary) {
     cut.value = FindCut<Mass::kCount>(row, 0.0f, slot.top_k - 1, -INFINITY, extremes).value;
@@ -176,12 +181,16 @@ __device__ __forceinline__ Cut Filter(const Row& row, const SampleSlot& slot,
 
 // Log-softmax of the raw logits: of the drawn id, and the most probable ids.
 template <typename Row>
-__device__ __forceinline__ void Logprobs(const CudaSampleParams& p, Row& row, const float* logits,
-                                         const SampleSlot& slot, int index, int32_t drawn) {
+__device__ __noinline__ void Logprobs(const CudaSampleParams& p, Row row, const float* logits,
+                                      const SampleSlot& slot, int index, int32_t drawn) {
   const Extremes extremes = Load<true, true>(p, row, logits, slot, 0, [](int) {});
   double sum = 0.0;
-  for (int i = threadIdx.x; i < row.size; i += kThreads)
-    sum += expf(row.Logits()[i] - extremes.max);
+#pragma unroll 1
+  for (int i = 4 * threadIdx.x; i < row.size; i += 4 * kThreads) {
+    const float4 x = row.FourLogits(i);
+    sum += (Exp2((x.x - extremes.max) * kLog2E) + Exp2((x.y - extremes.max) * kLog2E)) +
+           (Exp2((x.z - extremes.max) * kLog2E) + Exp2((x.w - extremes.max) * kLog2E));
+  }
   const double normalizer = static_cast<double>(extremes.max) + log(row.Sum(sum));
   if (row.rank == 0 && threadIdx.x == 0) {
     p.logprob[index] = static_cast<float>(static_cast<double>(logits[drawn]) - normalizer);
@@ -193,18 +202,24 @@ __device__ __forceinline__ void Logprobs(const CudaSampleParams& p, Row& row, co
   Scratch* lead = row.At(&s, 0);
   if (threadIdx.x == 0) s.border_count = 0;
   row.Sync();
-  for (int i = threadIdx.x; i < row.size; i += kThreads) {
-    const float x = row.Logits()[i];
-    if (!Keeps(cut, x, row.first + i)) continue;
-    const int at = atomicAdd(&lead->border_count, 1);
-    lead->border_x[at] = x;
-    lead->border_id[at] = row.first + i;
+#pragma unroll 1
+  for (int i = 4 * threadIdx.x; i < row.size; i += 4 * kThreads) {
+    const float4 four = row.FourLogits(i);
+    const float x[4] = {four.x, four.y, four.z, four.w};
+    if (fmaxf(fmaxf(x[0], x[1]), fmaxf(x[2], x[3])) < cut.value) continue;
+    for (int j = 0; j < 4; ++j) {
+      if (!Keeps(cut, x[j], row.first + i + j)) continue;
+      const int at = atomicAdd(&lead->border_count, 1);
+      lead->border_x[at] = x[j];
+      lead->border_id[at] = row.first + i + j;
+    }
   }
   row.Sync();
   if (row.rank != 0 || threadIdx.x >= wanted) return;
   const float x = s.border_x[threadIdx.x];
   const int32_t id = s.border_id[threadIdx.x];
   int place = 0;
+#pragma unroll 1
   for (int j = 0; j < wanted; ++j) place += ComesBefore(s.border_x[j], s.border_id[j], x, id);
   p.top_ids[index * kSampleMaxLogprobs + place] = id;
   p.top_logprobs[index * kSampleMaxLogprobs + place] =
@@ -230,11 +245,13 @@ __device__ __forceinline__ int32_t Sample(const CudaSampleParams& p, Row& row, c
   };
   const Extremes extremes = Load<true>(p, row, logits, slot, position, hint);
   if (!(extremes.max > -INFINITY)) return 0;
-  if (!cut_by_count && !slot.has_min_p) {
-    const int32_t id = DrawNucleus(row, key, slot.top_p, hinted, extremes);
-    if (id != kAnyId) return id;
-  }
-  const Cut cut = Filter(row, slot, extremes);
+  const bool cuts = cut_by_count || slot.has_min_p;  // else top-p may do without
+  const float top_p = cuts ? 1.0f : slot.top_p;
+  Cut cut = {-INFINITY, kAnyId};
+  if (cuts) cut = Filter(row, slot, extremes);
+  const int32_t id = DrawFromList(row, key, cut, top_p, hinted, extremes);
+  if (id != kAnyId) return id;
+  if (top_p < 1.0f) cut = Filter(row, slot, extremes);
   return Draw(row, key, cut, hinted, extremes);
 }
 
@@ -273,7 +290,7 @@ __global__ __launch_bounds__(kThreads,
   const int32_t id = Sample(p, row, logits, slot, position);
   if (rank == 0 && threadIdx.x == 0) Write(p, slot, index, slot_index, id);
   if (slot.logprobs >= 0) {
-    __syncthreads();
+    row.Sync();  // its reductions start with any turn of their buffers
     Logprobs(p, row, logits, slot, index, id);
   }
   row.Sync();  // a block's shared memory stays until its peers have read it

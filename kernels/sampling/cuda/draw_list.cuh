@@ -1,11 +1,11 @@
-// The draw with top-p without its cut. A short list of ids, all that score at least a bar, holds
-// the one that is drawn. Its best id is drawn when the mass before it is within top-p's limit; if
-// not, everything kept comes before that id, and the best of the list before it is asked next.
-// Masses are needed only up to a comparison with the limit, so sums in floating point with a bound
-// on their error decide; where they are too close, or the list is of no use, the law's integers do
-// (cut.cuh).
-#ifndef HANLIN_KERNELS_SAMPLING_CUDA_NUCLEUS_CUH_
-#define HANLIN_KERNELS_SAMPLING_CUDA_NUCLEUS_CUH_
+// The draw from a short list: all kept ids that score at least a bar, one of which is drawn. Top-p
+// alone needs no cut then. The best of the list is drawn when the mass before it is within the
+// limit; if not, everything kept comes before that id, and the best of the list before it is asked
+// next. Masses are needed only up to a comparison with the limit, so sums in floating point with a
+// bound on their error decide; where they are too close, or the list is of no use, the law's
+// integers do (cut.cuh).
+#ifndef HANLIN_KERNELS_SAMPLING_CUDA_DRAW_LIST_CUH_
+#define HANLIN_KERNELS_SAMPLING_CUDA_DRAW_LIST_CUH_
 
 #include <cstdint>
 
@@ -24,16 +24,22 @@ constexpr float kLeastTopP = 0.2f;
 constexpr int32_t kAskMore =
     -1;  // a verdict; others are the drawn id, or kAnyId for the cut's work
 
-// A score that ids are expected to reach kWanted / top_p times, or a few times as often: scores
-// exceed s exp(-s) * (sum of exp(logit)) times on average. That sum is bounded from below, for each
-// thread by its largest and by its mean logit.
+// A score that kept ids are expected to reach kWanted / top_p times, or a few times as often:
+// scores exceed s exp(-s) * (sum of exp(logit)) times on average. That sum is bounded from below,
+// for each thread by its largest logit and, where there is no cut, by its mean.
 template <typename Row>
-__device__ __forceinline__ float Bar(Row& row, float top_p, const Extremes& extremes) {
+__device__ __forceinline__ float Bar(Row& row, float top_p, const Cut& cut,
+                                     const Extremes& extremes) {
   constexpr float kOne = 8192.0f;  // the sum is at most kSampleMaxVocabulary of these
-  const auto count = static_cast<float>(extremes.thread_count);
-  const float mean = __fdividef(extremes.thread_sum, fmaxf(count, 1.0f)) - extremes.max;
-  const float share = fmaxf(Exp2((extremes.thread_max - extremes.max) * kLog2E),
-                            count * Exp2(fminf(mean, 0.0f) * kLog2E));
+  float share = 0.0f;
+  if (extremes.thread_max >= cut.value) {
+    share = Exp2((extremes.thread_max - extremes.max) * kLog2E);
+  }
+  if (cut.value == -INFINITY) {
+    const auto count = static_cast<float>(extremes.thread_count);
+    const float mean = __fdividef(extremes.thread_sum, fmaxf(count, 1.0f)) - extremes.max;
+    share = fmaxf(share, count * Exp2(fminf(mean, 0.0f) * kLog2E));
+  }
   const auto sum = static_cast<float>(row.Sum(__float2uint_rn(share * kOne)));
   return extremes.max + __logf(sum * (top_p / (kOne * kWanted)));
 }
@@ -49,16 +55,17 @@ __device__ __forceinline__ bool WordsReach(const Row& row, const Key& key, int c
   return !(fmaf(HintOf(words), -kHintStep, largest) < threshold);
 }
 
-// Puts the ids that score at least the bar into the list; how many there are. First the counters
-// that might, into the memory of the bins, so that then all threads share their work.
+// Puts the kept ids that score at least the bar into the list; how many there are. First the
+// counters that might, into the memory of the bins, so that then all threads share their work.
 template <typename Row>
-__device__ __forceinline__ int CollectScores(const Row& row, const Key& key, bool hinted, float max,
-                                             float bar) {
+__device__ __forceinline__ int CollectScores(const Row& row, const Key& key, const Cut& cut,
+                                             bool hinted, float max, float bar) {
   Scratch& s = Own();
   Scratch* lead = row.At(&s, 0);
-  const float margin = Margin(max, bar), threshold = bar - margin - kHintNoise;
+  const float margin = Margin(max, bar), noisy = bar - margin - kHintNoise;
+  const float threshold = hinted ? noisy : fmaxf(cut.value, noisy);
   const auto note = [&](int counter) {
-    if (!hinted && !WordsReach(row, key, counter, threshold)) return;
+    if (!Row::kShared && !WordsReach(row, key, counter, noisy)) return;
     const int at = atomicAdd(&s.near_count, 1);
     if (at < kBins) s.low[at] = counter;
   };
@@ -67,6 +74,7 @@ __device__ __forceinline__ int CollectScores(const Row& row, const Key& key, boo
   __syncthreads();
   const int near = s.near_count;
   if (near > kBins && threadIdx.x == 0) atomicAdd(&lead->border_count, kBorder + 1);
+#pragma unroll 1
   for (int i = threadIdx.x; i < 4 * min(near, kBins); i += kThreads) {
     uint32_t words[4];
     const int counter = s.low[i / 4];
@@ -76,7 +84,7 @@ __device__ __forceinline__ int CollectScores(const Row& row, const Key& key, boo
     const float v = law::Uniform(Choose(words, i % 4));
     if (!(BoundOfScore(logit, v) + margin >= bar)) continue;
     const float score = logit + law::Gumbel(v);
-    if (!(score >= bar)) continue;
+    if (!(score >= bar) || !Keeps(cut, logit, row.first + index)) continue;
     const int at = atomicAdd(&lead->border_count, 1);
     if (at >= kBorder) continue;
     lead->border_x[at] = logit;
@@ -87,16 +95,32 @@ __device__ __forceinline__ int CollectScores(const Row& row, const Key& key, boo
   return lead->border_count;
 }
 
+// Copies the list to every block.
+template <typename Row>
+__device__ __forceinline__ void ShareList(const Row& row, int count) {
+  if (row.ranks == 1) return;
+  Scratch& s = Own();
+  const Scratch* lead = row.At(&s, 0);
+  if (row.rank != 0 && threadIdx.x < count) {
+    s.border_x[threadIdx.x] = lead->border_x[threadIdx.x];
+    s.border_id[threadIdx.x] = lead->border_id[threadIdx.x];
+    s.border_mass[threadIdx.x] = lead->border_mass[threadIdx.x];
+  }
+  __syncthreads();
+}
+
 // The best of the list that comes before an id; kAnyId when there is none. For a whole warp.
-__device__ __forceinline__ Cut BestBefore(const Scratch* lead, int count, const Cut& id) {
+__device__ __forceinline__ Cut BestBefore(int count, const Cut& id) {
+  const Scratch& s = Own();
   uint64_t best = 0;
   float x = 0.0f;
+#pragma unroll 1
   for (int i = threadIdx.x % 32; i < count; i += 32) {
-    if (!ComesBefore(lead->border_x[i], lead->border_id[i], id.value, id.id)) continue;
-    const uint64_t pick = Pick(__uint_as_float(lead->border_mass[i]), lead->border_id[i]);
+    if (!ComesBefore(s.border_x[i], s.border_id[i], id.value, id.id)) continue;
+    const uint64_t pick = Pick(__uint_as_float(s.border_mass[i]), s.border_id[i]);
     if (pick <= best) continue;
     best = pick;
-    x = lead->border_x[i];
+    x = s.border_x[i];
   }
   const uint64_t largest = WarpLargest(best);
   if (largest == 0) return {INFINITY, kAnyId};
@@ -148,6 +172,7 @@ __device__ __forceinline__ float4 MassesBefore(const Row& row, float max) {
     asked[t].id -= row.first;
   }
   float total = 0.0f, before[kAsked] = {};
+#pragma unroll 2
   for (int i = 4 * threadIdx.x; i < row.size; i += 4 * kThreads) {
     const float4 four = row.FourLogits(i);
     const float x[4] = {four.x, four.y, four.z, four.w};
@@ -169,6 +194,7 @@ __device__ __forceinline__ float4 MassesBefore(const Row& row, float max) {
   for (int t = 0; t < kAsked; ++t) {  // the four that the id is one of
     const int at = asked[t].id, group = at / 4;
     if (at < 0 || at >= row.size || group % kThreads != threadIdx.x) continue;
+#pragma unroll 1
     for (int i = 4 * group; i < at; ++i) {
       if (row.Logits()[i] == asked[t].value) {
         before[t] += Exp2(fmaf(asked[t].value, kLog2E, offset));
@@ -195,44 +221,57 @@ __device__ __forceinline__ int32_t Verdict(float sums, float top_p, int32_t voca
   return kAskMore;
 }
 
-// Steps 5 and 7 for a row without other filters; kAnyId where the cut is needed.
+// The first of the list before which lies at most top-p's limit.
 template <typename Row>
-__device__ __forceinline__ int32_t DrawNucleus(Row& row, const Key& key, float top_p, bool hinted,
-                                               const Extremes& extremes) {
-  constexpr float kLargest = 1e5f;  // of a logit that Exp2's argument is exact enough for
-  if (top_p < kLeastTopP || !(fabsf(extremes.max) < kLargest)) return kAnyId;
+__device__ __forceinline__ int32_t Ask(Row& row, float top_p, float max, int count) {
   Scratch& s = Own();
   const bool leads = threadIdx.x < 32;
-  if (threadIdx.x == 0) s.border_count = s.near_count = 0;
-  const float bar = Bar(row, top_p, extremes);
-  const int count = CollectScores(row, key, hinted, extremes.max, bar);
-  int32_t verdict = count <= kBorder ? kAskMore : kAnyId;
   Cut last = {-INFINITY, kAnyId};
-  while (verdict == kAskMore) {
+  for (;;) {
     if (leads) {
-#pragma unroll
+#pragma unroll 1
       for (int t = 0; t < kAsked; ++t) {
-        last = BestBefore(row.At(&s, 0), count, last);
+        last = BestBefore(count, last);
         if (threadIdx.x == 0) s.asked[t] = {last.value, nextafterf(last.value, -INFINITY), last.id};
       }
     }
     __syncthreads();
-    if (top_p >= 1.0f || s.asked[0].id == kAnyId) {
-      verdict = s.asked[0].id;
-      break;
-    }
-    const float sums = FoldFour(row, MassesBefore(row, extremes.max));
+    if (s.asked[0].id == kAnyId) return kAnyId;
+    const float sums = FoldFour(row, MassesBefore(row, max));
     if (leads) {
-      verdict = Verdict(sums, top_p, row.vocabulary);
+      const int32_t verdict = Verdict(sums, top_p, row.vocabulary);
       if (threadIdx.x == 0) s.verdict = verdict;
     }
     __syncthreads();
-    verdict = s.verdict;
+    if (s.verdict != kAskMore) return s.verdict;
   }
-  if (verdict == kAnyId) row.Sync();  // everyone has read the list
-  return verdict;
+}
+
+// Step 7 with what is left of the filters, a cut or top-p alone; kAnyId where that takes the cut of
+// top-p, or the draw without a list. Only rank 0's first warp gets the id itself.
+template <typename Row>
+__device__ __forceinline__ int32_t DrawFromList(Row& row, const Key& key, const Cut& cut,
+                                                float top_p, bool hinted,
+                                                const Extremes& extremes) {
+  constexpr float kLargest = 1e5f;  // of a logit that Exp2's argument is exact enough for
+  if (top_p < kLeastTopP || !(fabsf(extremes.max) < kLargest)) return kAnyId;
+  Scratch& s = Own();
+  if (threadIdx.x == 0) s.border_count = s.near_count = 0;
+  const float bar = Bar(row, top_p, cut, extremes);
+  const int count = CollectScores(row, key, cut, hinted, extremes.max, bar);
+  int32_t id = kAnyId;
+  if (count > 0 && count <= kBorder) {
+    if (top_p >= 1.0f) {
+      const bool decides = row.rank == 0 && threadIdx.x < 32;
+      return decides ? BestBefore(count, {-INFINITY, kAnyId}).id : 0;
+    }
+    ShareList(row, count);
+    id = Ask(row, top_p, extremes.max, count);
+  }
+  if (id == kAnyId) row.Sync();  // everyone has read the list
+  return id;
 }
 
 }  // namespace hanlin::sampling
 
-#endif  // HANLIN_KERNELS_SAMPLING_CUDA_NUCLEUS_CUH_
+#endif  // HANLIN_KERNELS_SAMPLING_CUDA_DRAW_LIST_CUH_
