@@ -21,8 +21,9 @@ namespace hanlin::sampling {
 // would need a list too long.
 constexpr float kWanted = 12.0f;
 constexpr float kLeastTopP = 0.2f;
-constexpr int32_t kAskMore =
-    -1;  // a verdict; others are the drawn id, or kAnyId for the cut's work
+
+// A verdict; others are the id to draw, and kAnyId where the cut is needed.
+constexpr int32_t kAskMore = -1;
 
 // A score that kept ids are expected to reach kWanted / top_p times, or a few times as often:
 // scores exceed s exp(-s) * (sum of exp(logit)) times on average. That sum is bounded from below,
@@ -44,7 +45,7 @@ __device__ __forceinline__ float Bar(Row& row, float top_p, const Cut& cut,
   return extremes.max + __logf(sum * (top_p / (kOne * kWanted)));
 }
 
-// The largest hint does not rule out that an id of the counter scores threshold + kHintNoise.
+// What ForEachNear asks of a counter with a hint, where there are none.
 template <typename Row>
 __device__ __forceinline__ bool WordsReach(const Row& row, const Key& key, int counter,
                                            float threshold) {
@@ -69,8 +70,8 @@ __device__ __forceinline__ int CollectScores(const Row& row, const Key& key, con
     const int at = atomicAdd(&s.near_count, 1);
     if (at < kBins) s.low[at] = counter;
   };
-  ForEachNear(
-      row, hinted, [=] { return threshold; }, note);
+  const auto fixed = [=] { return threshold; };
+  ForEachNear(row, hinted, fixed, note);
   __syncthreads();
   const int near = s.near_count;
   if (near > kBins && threadIdx.x == 0) atomicAdd(&lead->border_count, kBorder + 1);

@@ -3,10 +3,11 @@
 // device, so that steps can follow one another without the host.
 //
 // A cluster of blocks holds a row's logits in shared memory; on the plain path a single block keeps
-// them in global memory. Top-k and top-p find their threshold through a histogram and
-// a small exact set; the draw evaluates a token's noise exactly only where a cheap bound says that
-// it could win. Log-probabilities (log-softmax of the raw logits) cost a second look at the row,
-// for rows that ask.
+// them in global memory. Noise is evaluated only where a cheap bound says that an id scores a bar
+// which a dozen of the kept ids are expected to reach. Top-p alone asks those, best first, whether
+// they are kept; other filters find their threshold through a histogram and a small exact set.
+// Log-probabilities (log-softmax of the raw logits) cost a second look at the row, for rows that
+// ask.
 //
 // Programmatic dependent launch; neither allocates nor waits; may be captured; the same call gives
 // the same bits.
