@@ -45,7 +45,7 @@ void RunSteps(benchmark::State& state, const Step& step, int batch) {
                                  .compute_type = ComputeType::kBFloat16,
                                  .pool = &pool,
                                  .num_kv_blocks = batch * kBlocksPerSequence});
-  std::vector<float> logits(size_t(batch) * checkpoint->config().vocab_size);
+  std::vector<float> logits(static_cast<size_t>(batch) * checkpoint->config().vocab_size);
   for (auto _ : state) {
     if (const absl::Status status = (*model)->Run(step.batch(), logits); !status.ok()) {
       state.SkipWithError(Message(status).c_str());

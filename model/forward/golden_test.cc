@@ -62,7 +62,7 @@ void ExpectLogits(const GoldenCase& golden, StepDriver* driver) {
     const int64_t vocab = stored.shape[2];
     const std::vector<Ids> rows = PromptRows(prompt);
     std::vector<StepDriver::Work> works;
-    for (size_t i = 0; i < rows.size(); ++i) works.push_back({int(i), rows[i], true});
+    for (size_t i = 0; i < rows.size(); ++i) works.push_back({static_cast<int>(i), rows[i], true});
     const std::vector<float> logits = driver->Step(works);
     const float* got = logits.data();
     float worst = 0;

@@ -53,8 +53,8 @@ std::vector<std::vector<float>> InRandomChunks(const std::vector<Ids>& sequences
       left |= rest > 0;
       if (rest == 0 || random() % 3 == 0) continue;
       const size_t count = random() % 2 == 0 ? 1 : 1 + random() % std::min<size_t>(rest, 40);
-      works.push_back(
-          {int(i), std::span(sequences[i]).subspan(fed[i], std::min(count, rest)), true});
+      works.push_back({static_cast<int>(i),
+                       std::span(sequences[i]).subspan(fed[i], std::min(count, rest)), true});
     }
     if (!left) break;
     if (works.empty()) continue;

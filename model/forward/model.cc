@@ -154,7 +154,8 @@ absl::Status GptModel::Embed(const Pass& pass) {
                  .position_table = rank == 0 ? weights_->position_embedding : nullptr,
                  .out = activations_.x},
                 pool_);
-  return communicator_->AllReduceSum({activations_.x, size_t(rows) * config_.hidden_size});
+  return communicator_->AllReduceSum(
+      {activations_.x, static_cast<size_t>(rows) * config_.hidden_size});
 }
 
 absl::Status GptModel::RunLayer(const Pass& pass, int layer) {

@@ -56,6 +56,7 @@ TEST_P(ReferenceModelTest, GreedyContinuationsInFp32AreExact) {
     want.back().insert(want.back().end(), continuation.begin(), continuation.end());
   }
   std::vector<int> lengths;
+  lengths.reserve(prompts.size());
   for (const Ids& prompt : prompts) lengths.push_back(static_cast<int>(prompt.size()) + 64);
   WithGroup(model_, GetParam(), [&](TpGroup& group, const ForwardModel& model) {
     StepDriver driver(&group, model, 1);

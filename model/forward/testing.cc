@@ -142,7 +142,8 @@ std::vector<Ids> Greedy(StepDriver* driver, const std::vector<Ids>& prompts,
   for (;;) {
     std::vector<StepDriver::Work> works;
     for (size_t i = 0; i < sequences.size(); ++i) {
-      if (running(i)) works.push_back({int(i), std::span(sequences[i]).subspan(fed[i])});
+      if (running(i))
+        works.push_back({static_cast<int>(i), std::span(sequences[i]).subspan(fed[i])});
     }
     if (works.empty()) break;
     const std::vector<float> logits = driver->Step(works);

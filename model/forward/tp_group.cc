@@ -45,7 +45,7 @@ absl::Status TpGroup::RunStep(const StepBatch& batch, std::span<float> logits) {
   message_.resize(sizeof(Command));
   SerializeStep(batch, &message_);
   RETURN_IF_ERROR(Send(Command::kStep, communicator_, &message_));
-  const absl::Status status = model_.Run(batch, logits);
+  absl::Status status = model_.Run(batch, logits);
   if (!status.ok()) communicator_.Abort(Message(status));
   return status;
 }
