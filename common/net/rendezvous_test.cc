@@ -3,6 +3,7 @@
 #include "common/net/rendezvous.h"
 
 #include <poll.h>
+#include <sys/socket.h>
 
 #include <future>
 #include <thread>
@@ -137,23 +138,46 @@ TEST_P(RendezvousTest, DeathIsSeenAsAReadableConnection) {
   EXPECT_THAT(lead->Barrier(), StatusIs(absl::StatusCode::kUnavailable, HasSubstr("rank 1")));
 }
 
-TEST(SocketTest, NobodyListeningEndsAtTheDeadline) {
-  EXPECT_THAT(ConnectTo("unix:/nonexistent/socket", absl::Now() + absl::Milliseconds(50)),
-              StatusIs(absl::StatusCode::kDeadlineExceeded, HasSubstr("/nonexistent/socket")));
+TEST(RendezvousJoinTest, WhatAnswersButDoesNotLeadIsNamed) {
+  ASSERT_OK_AND_ASSIGN(const FileDescriptor listener, ListenOn("127.0.0.1:0"));
+  ASSERT_OK_AND_ASSIGN(const std::string address, LocalAddress(listener));
+  const absl::Time deadline = absl::Now() + absl::Seconds(10);
+  const auto join = [&address] {
+    return std::async(std::launch::async,
+                      [&address] { return Rendezvous::Join(address, Options(1, 2)).status(); });
+  };
+  const auto accepted = [&listener] {
+    pollfd waiting = {listener.get(), POLLIN, 0};
+    EXPECT_EQ(poll(&waiting, 1, 10000), 1);
+    return FileDescriptor(accept(listener.get(), nullptr, nullptr));
+  };
+  auto first = join();
+  {
+    const FileDescriptor peer = accepted();
+    ASSERT_OK(SendFrame(peer, "ok", deadline));  // shorter than a verdict
+    EXPECT_THAT(first.get(), StatusIs(absl::StatusCode::kUnavailable,
+                                      HasSubstr(address + " is no Hanlin leader")));
+  }
+  auto second = join();
+  accepted();  // and closed at once
+  EXPECT_THAT(second.get(),
+              StatusIs(absl::StatusCode::kUnavailable, HasSubstr("leader at " + address)));
 }
 
-TEST(SocketTest, BadAddressesAreRefused) {
-  EXPECT_THAT(ListenOn("no-port"),
-              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("no-port")));
-  EXPECT_THAT(ListenOn("unix:" + std::string(200, 'x')),
-              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("200 bytes")));
-}
-
-TEST(SocketTest, PortInUseIsNamed) {
-  ASSERT_OK_AND_ASSIGN(const FileDescriptor first, ListenOn("127.0.0.1:0"));
-  ASSERT_OK_AND_ASSIGN(const std::string address, LocalAddress(first));
-  EXPECT_THAT(ListenOn(address),
-              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr(address)));
+TEST(RendezvousOptionsTest, RanksThatCannotBeAreRefused) {
+  const FileDescriptor none;
+  constexpr auto kInvalid = absl::StatusCode::kInvalidArgument;
+  EXPECT_THAT(Rendezvous::Lead(none, Options(1, 2)),
+              StatusIs(kInvalid, HasSubstr("rank 1 cannot lead")));
+  EXPECT_THAT(Rendezvous::Join("127.0.0.1:1", Options(0, 2)),
+              StatusIs(kInvalid, HasSubstr("rank 0 leads")));
+  for (const auto& [rank, size] : {std::pair{2, 2}, {-1, 2}, {0, 0}}) {
+    EXPECT_THAT(Rendezvous::Lead(none, Options(rank, size)),
+                StatusIs(kInvalid, HasSubstr(fmt::format("rank {} of {}", rank, size))));
+  }
+  RendezvousOptions talkative = Options(0, 2);
+  talkative.identity = std::string(40000, 'x');
+  EXPECT_THAT(Rendezvous::Lead(none, talkative), StatusIs(kInvalid, HasSubstr("40000 bytes")));
 }
 
 }  // namespace
