@@ -258,6 +258,17 @@ INSTANTIATE_TEST_SUITE_P(
         Refused{File(R"("decoder": {"type": "Sequence", "decoders": [{"type": "Fuse"},
                         {"type": "Strip", "content": " ", "start": 0, "stop": 1}]})"),
                 "stop 1"},
+        Refused{
+            File(
+                R"("pre_tokenizer": {"type": "Metaspace", "replacement": "_", "add_prefix_space": false,
+                        "prepend_scheme": "always"})"),
+            "add_prefix_space is false but prepend_scheme is \"always\""},
+        Refused{
+            File(R"("post_processor": {"type": "BertProcessing", "cls": ["c"], "sep": ["c", 4]})"),
+            "want a token and its id"},
+        Refused{File(R"("normalizer": {"type": "Prepend", "prepend": 3})"),
+                "\"prepend\" is number, want a string"},
+        Refused{File(R"("added_tokens": [{"id": 9, "content": ""}])"), "content is empty"},
         Refused{File(R"("added_tokens": [{"id": 2, "content": "a"}])"),
                 "has id 2, but 1 in the vocabulary"},
         Refused{File(R"("added_tokens": [{"id": 2, "content": "new"}])"), "belongs to \"##b\""},
