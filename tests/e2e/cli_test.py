@@ -48,6 +48,7 @@ class CommandLineTest(Case):
                           ("score", "--ids", ",".join(["5"] * 513)),
                           ("detokenize",), ("detokenize", "--ids", "a"), ("tokenize", "--model", "/no/such"),
                           ("inspect", "--model", "/no/such"), ("inspect", "--preset", "giant"),
+                          ("serve", "--random-weights", "--model", "175B", "--groups", "64"), ("serve", "--groups", "0"),
                           ("bench",), ("bench", "decode", "--preset", "giant"),
                           ("bench", "load", "--streams", "0"),
                           ("bench", "serve", "--decode-ms", "1")):
