@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "common/cuda/status.h"
+#include "kernels/gemm/cuda/tensor_map.h"
 
 namespace hanlin {
 namespace {
@@ -13,43 +14,6 @@ namespace {
 // The next kernel may start when this many blocks of k are left to copy: earlier, its copies would
 // only take the memory's time from this one's.
 constexpr int kLead = 12;
-
-using EncodeTiled = CUresult(CUtensorMap*, CUtensorMapDataType, cuuint32_t, void*,
-                             const cuuint64_t*, const cuuint64_t*, const cuuint32_t*,
-                             const cuuint32_t*, CUtensorMapInterleave, CUtensorMapSwizzle,
-                             CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
-
-// The driver's function, through the runtime: the program does not link the driver.
-absl::StatusOr<EncodeTiled*> FindEncodeTiled() {
-  void* function = nullptr;
-  cudaDriverEntryPointQueryResult found;
-  RETURN_IF_CUDA_ERROR(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function, 12000,
-                                                        cudaEnableDefault, &found));
-  if (found != cudaDriverEntryPointSuccess) {
-    return FailedPrecondition("the driver has no cuTensorMapEncodeTiled (CUDA 12)");
-  }
-  return reinterpret_cast<EncodeTiled*>(function);
-}
-
-// A row-major bf16 matrix [rows, k], copied in boxes of box_rows x kSkinnyDepth.
-absl::Status EncodeMap(const void* matrix, int64_t rows, int64_t k, int box_rows,
-                       CUtensorMap* map) {
-  static const absl::StatusOr<EncodeTiled*> encode = FindEncodeTiled();
-  if (!encode.ok()) return encode.status();
-  const cuuint64_t sizes[] = {static_cast<cuuint64_t>(k), static_cast<cuuint64_t>(rows)};
-  const cuuint64_t strides[] = {static_cast<cuuint64_t>(k) * 2};
-  const cuuint32_t box[] = {kSkinnyDepth, static_cast<cuuint32_t>(box_rows)};
-  const cuuint32_t element_strides[] = {1, 1};
-  const CUresult result =
-      (*encode)(map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, const_cast<void*>(matrix), sizes, strides,
-                box, element_strides, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
-                CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
-  if (result != CUDA_SUCCESS) {
-    return Internal("tensor map of [{}, {}], boxes of {} rows: driver error {}", rows, k, box_rows,
-                    static_cast<int>(result));
-  }
-  return absl::OkStatus();
-}
 
 bool IsAligned(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) % 16 == 0; }
 
@@ -81,8 +45,9 @@ absl::Status Check(const GemmParams& params, const SkinnyPlan& plan) {
 absl::Status SkinnyGemm(const GemmParams& params, const SkinnyPlan& plan, cudaStream_t stream) {
   RETURN_IF_ERROR(Check(params, plan));
   SkinnyArguments arguments = {};
-  RETURN_IF_ERROR(EncodeMap(params.weight, params.n, params.k, plan.rows, &arguments.weight_map));
-  RETURN_IF_ERROR(EncodeMap(params.x, params.m, params.k, plan.columns, &arguments.x_map));
+  RETURN_IF_ERROR(
+      EncodeTensorMap(params.weight, params.n, params.k, plan.rows, &arguments.weight_map));
+  RETURN_IF_ERROR(EncodeTensorMap(params.x, params.m, params.k, plan.columns, &arguments.x_map));
   arguments.m = params.m;
   arguments.n = params.n;
   arguments.rows = plan.rows;
