@@ -148,6 +148,90 @@ struct Wgmma<128> {
   }
 };
 
+// Widths in between, made of groups of four sums: HANLIN_WGMMA_SUMS_n names the registers of n of
+// them, HANLIN_WGMMA_OUT the values of one group.
+#define HANLIN_WGMMA_SUMS_1 "%0, %1, %2, %3"
+#define HANLIN_WGMMA_SUMS_2 HANLIN_WGMMA_SUMS_1 ", %4, %5, %6, %7"
+#define HANLIN_WGMMA_SUMS_3 HANLIN_WGMMA_SUMS_2 ", %8, %9, %10, %11"
+#define HANLIN_WGMMA_SUMS_4 HANLIN_WGMMA_SUMS_3 ", %12, %13, %14, %15"
+#define HANLIN_WGMMA_SUMS_5 HANLIN_WGMMA_SUMS_4 ", %16, %17, %18, %19"
+#define HANLIN_WGMMA_SUMS_6 HANLIN_WGMMA_SUMS_5 ", %20, %21, %22, %23"
+#define HANLIN_WGMMA_SUMS_7 HANLIN_WGMMA_SUMS_6 ", %24, %25, %26, %27"
+#define HANLIN_WGMMA_SUMS_8 HANLIN_WGMMA_SUMS_7 ", %28, %29, %30, %31"
+#define HANLIN_WGMMA_SUMS_9 HANLIN_WGMMA_SUMS_8 ", %32, %33, %34, %35"
+#define HANLIN_WGMMA_SUMS_10 HANLIN_WGMMA_SUMS_9 ", %36, %37, %38, %39"
+#define HANLIN_WGMMA_SUMS_11 HANLIN_WGMMA_SUMS_10 ", %40, %41, %42, %43"
+#define HANLIN_WGMMA_SUMS_12 HANLIN_WGMMA_SUMS_11 ", %44, %45, %46, %47"
+#define HANLIN_WGMMA_SUMS_13 HANLIN_WGMMA_SUMS_12 ", %48, %49, %50, %51"
+#define HANLIN_WGMMA_SUMS_14 HANLIN_WGMMA_SUMS_13 ", %52, %53, %54, %55"
+#define HANLIN_WGMMA_SUMS_15 HANLIN_WGMMA_SUMS_14 ", %56, %57, %58, %59"
+#define HANLIN_WGMMA_OUT(i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3])
+#define HANLIN_WGMMA(columns, sums, a_operand, b_operand, ...)                                    \
+  template <>                                                                                     \
+  struct Wgmma<columns> {                                                                         \
+    static __device__ __forceinline__ void Add(float (&d)[columns / 2], uint64_t a, uint64_t b) { \
+      asm volatile(                                                                               \
+          "{\n.reg .pred add;\nsetp.eq.u32 add, 0, 0;\n"                                          \
+          "wgmma.mma_async.sync.aligned.m64n" #columns "k16.f32.bf16.bf16 {" sums "}, " a_operand \
+          ", " b_operand ", add, 1, 1, 0, 0;\n}\n"                                                \
+          : __VA_ARGS__                                                                           \
+          : "l"(a), "l"(b));                                                                      \
+    }                                                                                             \
+  }
+HANLIN_WGMMA(40, HANLIN_WGMMA_SUMS_5, "%20", "%21", HANLIN_WGMMA_OUT(0), HANLIN_WGMMA_OUT(4),
+             HANLIN_WGMMA_OUT(8), HANLIN_WGMMA_OUT(12), HANLIN_WGMMA_OUT(16));
+HANLIN_WGMMA(48, HANLIN_WGMMA_SUMS_6, "%24", "%25", HANLIN_WGMMA_OUT(0), HANLIN_WGMMA_OUT(4),
+             HANLIN_WGMMA_OUT(8), HANLIN_WGMMA_OUT(12), HANLIN_WGMMA_OUT(16), HANLIN_WGMMA_OUT(20));
+HANLIN_WGMMA(56, HANLIN_WGMMA_SUMS_7, "%28", "%29", HANLIN_WGMMA_OUT(0), HANLIN_WGMMA_OUT(4),
+             HANLIN_WGMMA_OUT(8), HANLIN_WGMMA_OUT(12), HANLIN_WGMMA_OUT(16), HANLIN_WGMMA_OUT(20),
+             HANLIN_WGMMA_OUT(24));
+HANLIN_WGMMA(72, HANLIN_WGMMA_SUMS_9, "%36", "%37", HANLIN_WGMMA_OUT(0), HANLIN_WGMMA_OUT(4),
+             HANLIN_WGMMA_OUT(8), HANLIN_WGMMA_OUT(12), HANLIN_WGMMA_OUT(16), HANLIN_WGMMA_OUT(20),
+             HANLIN_WGMMA_OUT(24), HANLIN_WGMMA_OUT(28), HANLIN_WGMMA_OUT(32));
+HANLIN_WGMMA(80, HANLIN_WGMMA_SUMS_10, "%40", "%41", HANLIN_WGMMA_OUT(0), HANLIN_WGMMA_OUT(4),
+             HANLIN_WGMMA_OUT(8), HANLIN_WGMMA_OUT(12), HANLIN_WGMMA_OUT(16), HANLIN_WGMMA_OUT(20),
+             HANLIN_WGMMA_OUT(24), HANLIN_WGMMA_OUT(28), HANLIN_WGMMA_OUT(32),
+             HANLIN_WGMMA_OUT(36));
+HANLIN_WGMMA(88, HANLIN_WGMMA_SUMS_11, "%44", "%45", HANLIN_WGMMA_OUT(0), HANLIN_WGMMA_OUT(4),
+             HANLIN_WGMMA_OUT(8), HANLIN_WGMMA_OUT(12), HANLIN_WGMMA_OUT(16), HANLIN_WGMMA_OUT(20),
+             HANLIN_WGMMA_OUT(24), HANLIN_WGMMA_OUT(28), HANLIN_WGMMA_OUT(32), HANLIN_WGMMA_OUT(36),
+             HANLIN_WGMMA_OUT(40));
+HANLIN_WGMMA(96, HANLIN_WGMMA_SUMS_12, "%48", "%49", HANLIN_WGMMA_OUT(0), HANLIN_WGMMA_OUT(4),
+             HANLIN_WGMMA_OUT(8), HANLIN_WGMMA_OUT(12), HANLIN_WGMMA_OUT(16), HANLIN_WGMMA_OUT(20),
+             HANLIN_WGMMA_OUT(24), HANLIN_WGMMA_OUT(28), HANLIN_WGMMA_OUT(32), HANLIN_WGMMA_OUT(36),
+             HANLIN_WGMMA_OUT(40), HANLIN_WGMMA_OUT(44));
+HANLIN_WGMMA(104, HANLIN_WGMMA_SUMS_13, "%52", "%53", HANLIN_WGMMA_OUT(0), HANLIN_WGMMA_OUT(4),
+             HANLIN_WGMMA_OUT(8), HANLIN_WGMMA_OUT(12), HANLIN_WGMMA_OUT(16), HANLIN_WGMMA_OUT(20),
+             HANLIN_WGMMA_OUT(24), HANLIN_WGMMA_OUT(28), HANLIN_WGMMA_OUT(32), HANLIN_WGMMA_OUT(36),
+             HANLIN_WGMMA_OUT(40), HANLIN_WGMMA_OUT(44), HANLIN_WGMMA_OUT(48));
+HANLIN_WGMMA(112, HANLIN_WGMMA_SUMS_14, "%56", "%57", HANLIN_WGMMA_OUT(0), HANLIN_WGMMA_OUT(4),
+             HANLIN_WGMMA_OUT(8), HANLIN_WGMMA_OUT(12), HANLIN_WGMMA_OUT(16), HANLIN_WGMMA_OUT(20),
+             HANLIN_WGMMA_OUT(24), HANLIN_WGMMA_OUT(28), HANLIN_WGMMA_OUT(32), HANLIN_WGMMA_OUT(36),
+             HANLIN_WGMMA_OUT(40), HANLIN_WGMMA_OUT(44), HANLIN_WGMMA_OUT(48),
+             HANLIN_WGMMA_OUT(52));
+HANLIN_WGMMA(120, HANLIN_WGMMA_SUMS_15, "%60", "%61", HANLIN_WGMMA_OUT(0), HANLIN_WGMMA_OUT(4),
+             HANLIN_WGMMA_OUT(8), HANLIN_WGMMA_OUT(12), HANLIN_WGMMA_OUT(16), HANLIN_WGMMA_OUT(20),
+             HANLIN_WGMMA_OUT(24), HANLIN_WGMMA_OUT(28), HANLIN_WGMMA_OUT(32), HANLIN_WGMMA_OUT(36),
+             HANLIN_WGMMA_OUT(40), HANLIN_WGMMA_OUT(44), HANLIN_WGMMA_OUT(48), HANLIN_WGMMA_OUT(52),
+             HANLIN_WGMMA_OUT(56));
+#undef HANLIN_WGMMA
+#undef HANLIN_WGMMA_OUT
+#undef HANLIN_WGMMA_SUMS_1
+#undef HANLIN_WGMMA_SUMS_2
+#undef HANLIN_WGMMA_SUMS_3
+#undef HANLIN_WGMMA_SUMS_4
+#undef HANLIN_WGMMA_SUMS_5
+#undef HANLIN_WGMMA_SUMS_6
+#undef HANLIN_WGMMA_SUMS_7
+#undef HANLIN_WGMMA_SUMS_8
+#undef HANLIN_WGMMA_SUMS_9
+#undef HANLIN_WGMMA_SUMS_10
+#undef HANLIN_WGMMA_SUMS_11
+#undef HANLIN_WGMMA_SUMS_12
+#undef HANLIN_WGMMA_SUMS_13
+#undef HANLIN_WGMMA_SUMS_14
+#undef HANLIN_WGMMA_SUMS_15
+
 }  // namespace hanlin::ptx
 
 #endif  // HANLIN_KERNELS_BASE_CUDA_WGMMA_CUH_

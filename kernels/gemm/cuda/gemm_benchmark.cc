@@ -14,6 +14,7 @@
 #include "kernels/base/cuda/read_rate.h"
 #include "kernels/gemm/cuda/cublas_lt.h"
 #include "kernels/gemm/cuda/linear.h"
+#include "kernels/gemm/cuda/medium.h"
 #include "kernels/gemm/cuda/skinny.h"
 #include "kernels/gemv/cuda/gemv.h"
 
@@ -68,7 +69,7 @@ class Bench {
     RETURN_IF_ERROR(x_.Clear());
     RETURN_IF_ERROR(bias_.Clear());
     RETURN_IF_ERROR(bias_bf16_.Clear());
-    for (int64_t m : {1, 4, 5, 8, 16, 32, 64, 128}) RETURN_IF_ERROR(Decode(model, m));
+    for (int64_t m : {1, 4, 5, 8, 16, 32, 64, 96, 128}) RETURN_IF_ERROR(Decode(model, m));
     if (width <= 2560) {
       for (int64_t m : {512, 2048, 4096}) RETURN_IF_ERROR(Prefill(model, m));
     }
@@ -145,6 +146,12 @@ class Bench {
       ASSIGN_OR_RETURN(const SkinnyPlan plan, PlanSkinny(p.m, p.n, p.k, device_.multiprocessors));
       return SkinnyGemm(p, plan, stream_.get());
     }));
+    if (m > 64 && m <= kMediumRows) {
+      RETURN_IF_ERROR(report("medium", [&](const GemmParams& p) -> absl::Status {
+        ASSIGN_OR_RETURN(const MediumPlan plan, PlanMedium(p.n, p.k, device_.multiprocessors));
+        return MediumGemm(p, plan, stream_.get());
+      }));
+    }
     RETURN_IF_ERROR(Prepare(model, m));
     RETURN_IF_ERROR(
         report("cublasLt", [&](const GemmParams& p) { return cublas_lt_->Run(p, stream_); }));

@@ -84,7 +84,11 @@ TEST(SelectLinearPathTest, FollowsBatchTypeAndMode) {
   EXPECT_EQ(SelectLinearPath(3, 7680, 2560, bf16, false), LinearPath::kSkinny);
   EXPECT_EQ(SelectLinearPath(5, 2304, 768, bf16, false), LinearPath::kSkinny);
   EXPECT_EQ(SelectLinearPath(64, 7680, 2560, bf16, false), LinearPath::kSkinny);
-  EXPECT_EQ(SelectLinearPath(65, 7680, 2560, bf16, false), LinearPath::kCublasLt);
+  EXPECT_EQ(SelectLinearPath(65, 7680, 2560, bf16, false), LinearPath::kMedium);
+  EXPECT_EQ(SelectLinearPath(128, 2560, 10240, bf16, false), LinearPath::kMedium);
+  EXPECT_EQ(SelectLinearPath(128, 51200, 2560, bf16, false), LinearPath::kCublasLt);
+  EXPECT_EQ(SelectLinearPath(129, 7680, 2560, bf16, false), LinearPath::kCublasLt);
+  EXPECT_EQ(SelectLinearPath(65, 7681, 2560, bf16, false), LinearPath::kCublasLt) << "odd n";
   EXPECT_EQ(SelectLinearPath(1, 7680, 2564, bf16, false), LinearPath::kCublasLt);
   EXPECT_EQ(SelectLinearPath(1, 7680, 2560, ComputeType::kFloat32, true), LinearPath::kCublasLt);
   for (int64_t m : {1, 64, 4096}) {
@@ -250,7 +254,7 @@ TEST_F(GemmGpuTest, WithoutHopperEveryProductIsCublasLts) {
 TEST_F(GemmGpuTest, LinearDispatchesByBatchAndCanBeCaptured) {
   auto linear = CudaLinear::Create(device_, {});
   ASSERT_TRUE(linear.ok()) << linear.status();
-  for (int64_t m : {1, 4, 5, 64, 65, 200}) {
+  for (int64_t m : {1, 4, 5, 64, 65, 128, 200}) {
     Check(Problem(m, 256, 512, ComputeType::kBFloat16), LinearEpilogue::kNone, true,
           [&](const GemmParams& p) -> absl::Status {
             ASSIGN_OR_RETURN(const CudaGraph graph, CudaGraph::Capture(stream_, [&] {

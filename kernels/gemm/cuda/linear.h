@@ -1,9 +1,10 @@
-// The linear layers of a step on the device: picks gemv, the skinny product or cublasLt for each
-// shape and runs it. This is what a model's forward pass calls.
+// The linear layers of a step on the device: picks gemv, the skinny or the medium product or
+// cublasLt for each shape and runs it. This is what a model's forward pass calls.
 //
 //   m <= 2 (small products: 4), bf16   gemv (kernels/gemv/cuda); with a LayerNorm prologue the
 //                                      caller runs it itself
 //   m <= 64, bf16                      skinny product: W streamed once through tensor cores
+//   m <= 128, n <= 32768, bf16         medium product: a block holds all of x
 //   else, and always without Hopper    cublasLt
 //
 // In the batch-invariant mode every bf16 product takes the skinny kernel, whose sums depend on
@@ -21,7 +22,7 @@
 
 namespace hanlin {
 
-enum class LinearPath : uint8_t { kGemv, kSkinny, kCublasLt };
+enum class LinearPath : uint8_t { kGemv, kSkinny, kMedium, kCublasLt };
 
 // Pure function of its arguments; on Hopper.
 LinearPath SelectLinearPath(int64_t m, int64_t n, int64_t k, ComputeType type,
