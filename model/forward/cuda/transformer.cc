@@ -18,6 +18,7 @@ constexpr uint64_t kAlignment = 256;
 // norm leave memory idle. Measured on an H100, 2.7B: 1 % of a step; twice as much costs it again.
 constexpr int64_t kAheadOfGemv = 8'000'000;
 constexpr int64_t kAheadOfSkinny = 12'000'000;
+constexpr int64_t kAheadOfMedium = 8'000'000;
 // On Hopper smaller products go to kernels of our own.
 constexpr int64_t kFirstPreparedRows = 192;
 
@@ -99,9 +100,12 @@ absl::StatusOr<std::unique_ptr<CudaTransformer>> CudaTransformer::Create(const O
 }
 
 L2Prefetch CudaTransformer::Ahead(const CudaMatrix& weight, int64_t rows) const {
+  const LinearPath path = linear_->Select(rows, weight.n, weight.k, options_.type);
   return {.data = weight.data,
           .bytes = static_cast<int64_t>(weight.n * weight.k * SizeOf(options_.type)) / 16 * 16,
-          .ahead = rows <= kGemvMaxBatch ? kAheadOfGemv : kAheadOfSkinny};
+          .ahead = path == LinearPath::kMedium ? kAheadOfMedium
+                   : rows <= kGemvMaxBatch     ? kAheadOfGemv
+                                               : kAheadOfSkinny};
 }
 
 GemmParams CudaTransformer::Product(int64_t rows, const CudaMatrix& weight, const CudaVector& bias,
