@@ -149,6 +149,10 @@ __device__ __forceinline__ void ClusterBarrierWait(uint64_t* barrier, uint32_t p
 __device__ __forceinline__ void ClusterArrive() {
   asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
 }
+// Shows the other blocks no more than the barriers ahead of FenceBarrierInit; waits for no store.
+__device__ __forceinline__ void ClusterArriveRelaxed() {
+  asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
+}
 __device__ __forceinline__ void ClusterWait() {
   asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
 }

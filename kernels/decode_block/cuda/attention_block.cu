@@ -39,12 +39,12 @@ struct Shared {
   __nv_bfloat16 out_rows[kOutRows][kHeadDim];
   __nv_bfloat16 keys[kMaxCacheBlocks][kCacheElements];
   __nv_bfloat16 values[kMaxCacheBlocks][kCacheElements];
-  float normed[kHidden];
+  __nv_bfloat16 normed[kHidden];
   float qkv[3][kHeadDim];
   float attention[kHeadDim];
   Part warp_parts[kWarps];
   Part block_parts[kCluster];
-  NormScratch norm;
+  StreamExchange stream;
   uint64_t loaded, qkv_there, parts_there;
 };
 
@@ -85,16 +85,6 @@ __device__ __forceinline__ float SumOfLanes(float value) {
   return value;
 }
 
-__device__ __forceinline__ void ToFloats(uint4 packed, float (&out)[8]) {
-  const auto* pairs = reinterpret_cast<const __nv_bfloat162*>(&packed);
-#pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    const float2 pair = __bfloat1622float2(pairs[i]);
-    out[2 * i] = pair.x;
-    out[2 * i + 1] = pair.y;
-  }
-}
-
 // Dimension `d` of `count` parts merged, not yet divided.
 __device__ __forceinline__ float MergeParts(const Part* parts, int count, int d, float* max,
                                             float* weight) {
@@ -117,30 +107,40 @@ __device__ __forceinline__ __nv_bfloat16* CacheOf(const PagedKv& kv, int block, 
          ((int64_t{block} * 2 + which) * kDecodeBlockHeads + head) * kCacheElements;
 }
 
-// Begins the copies of everything that the kernel ahead does not write.
-__device__ __forceinline__ void LoadAhead(const AttentionBlockParams& p, Shared* shared, int head,
-                                          int rank, int my_blocks) {
+// Begins the copies of everything that the kernel ahead does not write; returns how many of the
+// cache blocks are this block's.
+__device__ __forceinline__ int LoadAhead(const AttentionBlockParams& p, Shared* shared, int head,
+                                         int rank, int* context) {
   const int t = threadIdx.x;
   if (t == 0) {
-    ptx::BarrierInit(&shared->loaded, 1);
+    ptx::BarrierInit(&shared->loaded, 2);
+    ptx::BarrierInit(&shared->stream.there, 1);
     ptx::BarrierInit(&shared->qkv_there, 1);
     ptx::BarrierInit(&shared->parts_there, 1);
     ptx::FenceBarrierInit();
     constexpr uint32_t kWeightBytes = kPackedElements * sizeof(__nv_bfloat16);
-    ptx::ArriveExpect(&shared->loaded, kWeightBytes + my_blocks * 2 * kCacheBytes);
-    ptx::ArriveExpect(&shared->qkv_there, 3 * kHeadDim * sizeof(float));
-    ptx::ArriveExpect(&shared->parts_there, kCluster * sizeof(Part));
+    ptx::ArriveExpect(&shared->loaded, kWeightBytes);
     ptx::BulkCopyStreaming(shared->qkv_rows, p.packed + int64_t{blockIdx.x} * kPackedElements,
                            kWeightBytes, &shared->loaded);
+    ptx::ArriveExpect(&shared->stream.there, StreamExchange::kBytes);
+    ptx::ArriveExpect(&shared->qkv_there, 3 * kHeadDim * sizeof(float));
+    ptx::ArriveExpect(&shared->parts_there, kCluster * sizeof(Part));
   }
+  *context = max(*p.context, 0);
+  // The table is read past the context, too, instead of behind it.
+  const int mine = rank + t * kCluster;
+  const int block = t < kMaxCacheBlocks && mine < p.kv.table_stride ? p.kv.block_tables[mine] : 0;
+  const int num_blocks = (*context + kPagedKvTokens - 1) / kPagedKvTokens;
+  const int my_blocks = (num_blocks - rank + kCluster - 1) / kCluster;  // 0 when rank lies behind
   __syncthreads();
-  for (int i = t; i < my_blocks; i += kThreads) {
-    const int block = p.kv.block_tables[rank + i * kCluster];
-    ptx::BulkCopyStreaming(shared->keys[i], CacheOf(p.kv, block, 0, head), kCacheBytes,
+  if (t == 0) ptx::ArriveExpect(&shared->loaded, my_blocks * 2 * kCacheBytes);
+  if (t < my_blocks) {
+    ptx::BulkCopyStreaming(shared->keys[t], CacheOf(p.kv, block, 0, head), kCacheBytes,
                            &shared->loaded);
-    ptx::BulkCopyStreaming(shared->values[i], CacheOf(p.kv, block, 1, head), kCacheBytes,
+    ptx::BulkCopyStreaming(shared->values[t], CacheOf(p.kv, block, 1, head), kCacheBytes,
                            &shared->loaded);
   }
+  return my_blocks;
 }
 
 // The block's rows of q, k and v, rounded to bf16, to every block of the cluster. Warp w computes
@@ -237,19 +237,19 @@ __global__ void __launch_bounds__(kThreads) AttentionBlockKernel(const Attention
   Shared* const shared = reinterpret_cast<Shared*>(memory);
   const int t = threadIdx.x;
   const int head = blockIdx.x / kCluster, rank = blockIdx.x % kCluster;
-  const int context = max(*p.context, 0);
+  int context;
+  const int my_blocks = LoadAhead(p, shared, head, rank, &context);
   const int num_blocks = (context + kPagedKvTokens - 1) / kPagedKvTokens;
-  const int my_blocks = (num_blocks - rank + kCluster - 1) / kCluster;  // 0 when rank lies behind
-  LoadAhead(p, shared, head, rank, my_blocks);
-  ptx::ClusterArrive();  // the barriers of the others are set up before anything is sent
-  const NormConstants constants(p.norm_weight, p.norm_bias, p.in);
+  ptx::ClusterArriveRelaxed();  // the barriers of the others are set up before anything is sent
+  const NormConstants constants(p.norm_weight, p.norm_bias, p.in, rank);
   constexpr int kRows = kQkvRows / kWarps;
   const int row = rank * kQkvRows + t / 32 * kRows + t % 32 % kRows;
   const float bias = p.qkv_bias[row / kHeadDim * kHidden + head * kHeadDim + row % kHeadDim];
   ptx::ClusterWait();
   ptx::WaitForPrevious();
 
-  ResidualNorm<kMlpPartials>(p.in, constants, p.epsilon, p.x_out, shared->normed, &shared->norm);
+  ResidualNorm<kMlpPartials>(p.in, constants, p.epsilon, rank, p.x_out, shared->normed,
+                             &shared->stream);
   ptx::BarrierWait(&shared->loaded, 0);
   ComputeQkv(shared, rank, bias);
   ptx::ClusterBarrierWait(&shared->qkv_there, 0);

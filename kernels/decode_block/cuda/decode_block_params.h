@@ -8,9 +8,10 @@
 //   MLP block         x += partial sums of the heads; LN2; up, GELU and down of a slice of the MLP
 //                     per block -> one partial sum per cluster of 8 blocks
 //
-// Whoever reads the residual stream adds up the partial sums, in order: no atomics, the same bits
-// each time. The weights of a kernel lie packed, one contiguous piece a block, so that a single
-// bulk copy, begun while the kernel ahead computes, brings them all into shared memory.
+// Whoever reads the residual stream adds up the partial sums, in a fixed order: no atomics, the
+// same bits each time. The blocks of a cluster share that work. The weights of a kernel lie packed,
+// one contiguous piece a block, so that a single bulk copy, begun while the kernel ahead computes,
+// brings them all into shared memory.
 #ifndef HANLIN_KERNELS_DECODE_BLOCK_CUDA_DECODE_BLOCK_PARAMS_H_
 #define HANLIN_KERNELS_DECODE_BLOCK_CUDA_DECODE_BLOCK_PARAMS_H_
 

@@ -16,10 +16,10 @@ static_assert(kRows % kWarps == 0 && kSlice % 4 == 0);
 struct Shared {
   __nv_bfloat16 up[kRows][kHidden];
   __nv_bfloat16 down[kRows][kHidden];  // transposed: a row is a column of W
-  float normed[kHidden];
+  __nv_bfloat16 normed[kHidden];
   float hidden[kRows];
   float slices[kCluster][kSlice];
-  NormScratch norm;
+  StreamExchange stream;
   uint64_t loaded, slices_there;
 };
 
@@ -30,25 +30,27 @@ __global__ void __launch_bounds__(kThreads) MlpBlockKernel(const MlpBlockParams 
   const int rank = blockIdx.x % kCluster;
   if (t == 0) {
     ptx::BarrierInit(&shared->loaded, 1);
+    ptx::BarrierInit(&shared->stream.there, 1);
     ptx::BarrierInit(&shared->slices_there, 1);
     ptx::FenceBarrierInit();
     constexpr uint32_t kBytes = sizeof(Shared::up) + sizeof(Shared::down);
     ptx::ArriveExpect(&shared->loaded, kBytes);
+    ptx::ArriveExpect(&shared->stream.there, StreamExchange::kBytes);
     ptx::ArriveExpect(&shared->slices_there, sizeof(Shared::slices));
     ptx::BulkCopyStreaming(shared->up, p.packed + int64_t{blockIdx.x} * 2 * kRows * kHidden, kBytes,
                            &shared->loaded);
   }
   __syncthreads();
-  ptx::ClusterArrive();  // the barriers of the others are set up before anything is sent
-  const NormConstants constants(p.norm_weight, p.norm_bias, p.in);
+  ptx::ClusterArriveRelaxed();  // the barriers of the others are set up before anything is sent
+  const NormConstants constants(p.norm_weight, p.norm_bias, p.in, rank);
   constexpr int kWarpRows = kRows / kWarps;
   static_assert(kWarpRows == 3);
   const float bias = p.up_bias[blockIdx.x * kRows + warp * kWarpRows + lane % kWarpRows];
   ptx::ClusterWait();
   ptx::WaitForPrevious();
 
-  ResidualNorm<kDecodeBlockHeads>(p.in, constants, p.epsilon, p.x_out, shared->normed,
-                                  &shared->norm);
+  ResidualNorm<kDecodeBlockHeads>(p.in, constants, p.epsilon, rank, p.x_out, shared->normed,
+                                  &shared->stream);
   ptx::BarrierWait(&shared->loaded, 0);
   float products[kWarpRows];
   WarpProducts<kWarpRows>(shared->up[warp * kWarpRows], shared->normed, products);
@@ -91,11 +93,16 @@ __global__ void PackMlpKernel(const __nv_bfloat16* up, const __nv_bfloat16* down
   }
 }
 
-__global__ void __launch_bounds__(kNormThreads) FinishKernel(const ResidualInput in, float* x) {
-  const float4 bias = Load4(in.bias, threadIdx.x);
-  ptx::WaitForPrevious();
+__global__ void __launch_bounds__(kThreads) FinishKernel(const ResidualInput in, float* x) {
+  __shared__ StreamExchange exchange;
+  const int rank = blockIdx.x;
+  const float4 bias = Load4(in.bias, rank * kSliceLanes + threadIdx.x % kSliceLanes);
   ptx::StartNext();
-  reinterpret_cast<float4*>(x)[threadIdx.x] = LoadResidual<kMlpPartials>(in, bias, threadIdx.x);
+  ptx::WaitForPrevious();
+  const float4 slice = AddUpSlice<kMlpPartials>(in, bias, rank, &exchange);
+  if (threadIdx.x < kSliceLanes) {
+    reinterpret_cast<float4*>(x)[rank * kSliceLanes + threadIdx.x] = slice;
+  }
 }
 
 }  // namespace
@@ -121,8 +128,8 @@ cudaError_t LaunchMlpBlock(const MlpBlockParams& params, cudaStream_t stream) {
 cudaError_t LaunchFinishBlocks(const ResidualInput& in, float* x, cudaStream_t stream) {
   return LaunchDependent(
       decode_block::FinishKernel,
-      {.grid = dim3(1), .block = dim3(decode_block::kNormThreads), .shared_bytes = 0}, stream, in,
-      x);
+      {.grid = dim3(kDecodeBlockCluster), .block = dim3(decode_block::kThreads), .shared_bytes = 0},
+      stream, in, x);
 }
 
 }  // namespace hanlin
