@@ -84,8 +84,7 @@ absl::Status CudaCausalAttentionBackward(const CudaCausalAttentionParams& params
       reinterpret_cast<int32_t*>(static_cast<char*>(gradients.workspace) +
                                  StatisticsBytes(params.sequences, params.length, params.heads))};
   const bool fast = IsFast(params);
-  const float log_factor = fast ? 1.44269504f : 1.0f;  // the fast path's exponential is 2^x
-  RETURN_IF_ERROR(CudaStatus(LaunchPrepareBackward(params, gradients, log_factor, state, stream),
+  RETURN_IF_ERROR(CudaStatus(LaunchPrepareBackward(params, gradients, state, stream),
                              "launch of attention's statistics"));
   const auto launch = fast ? LaunchCausalAttentionBackward : LaunchPlainCausalAttentionBackward;
   return CudaStatus(launch(params, gradients, state, stream),

@@ -47,17 +47,17 @@ inline int64_t PaddedLength(int64_t length) { return (length + 63) / 64 * 64; }
 // What the backward kernels read beside the tensors, laid out in the workspace.
 struct CausalAttentionState {
   int64_t padded_length = 0;
-  // A query's log of the sum of exponentials (in the unit of its path) and dot(out, dout), the
-  // number that softmax's derivative subtracts: [sequences, heads, padded_length]. Queries behind
-  // the sequence have infinity and 0, which makes their probabilities 0.
+  // What is added to a query's products with keys, before the scale, so that the exponential is the
+  // probability: the log of the sum of exponentials, negative and over the scale. And what is added
+  // to those of its gradient with values, minus dot(out, dout). [sequences, heads, padded_length].
+  // Queries behind the sequence have minus infinity and 0, which makes their probabilities 0.
   float2* statistics = nullptr;
   int32_t* document_end = nullptr;  // [sequences, length]: position behind the token's document
 };
 
-// Fills the state; `log_factor` turns natural logarithms into those of the path's exponential.
-// Without documents document_end stays as it is.
+// Fills the statistics and, where there are documents, document_end.
 cudaError_t LaunchPrepareBackward(const CudaCausalAttentionParams& params,
-                                  const CudaCausalAttentionGradients& gradients, float log_factor,
+                                  const CudaCausalAttentionGradients& gradients,
                                   const CausalAttentionState& state, cudaStream_t stream);
 
 cudaError_t LaunchPlainCausalAttention(const CudaCausalAttentionParams& params, void* out,
@@ -72,6 +72,14 @@ cudaError_t LaunchCausalAttention(const CudaCausalAttentionParams& params, void*
 cudaError_t LaunchCausalAttentionBackward(const CudaCausalAttentionParams& params,
                                           const CudaCausalAttentionGradients& gradients,
                                           const CausalAttentionState& state, cudaStream_t stream);
+
+// What the latter is made of.
+cudaError_t LaunchQueryGradient(const CudaCausalAttentionParams& params,
+                                const CudaCausalAttentionGradients& gradients,
+                                const CausalAttentionState& state, cudaStream_t stream);
+cudaError_t LaunchKeyGradient(const CudaCausalAttentionParams& params,
+                              const CudaCausalAttentionGradients& gradients,
+                              const CausalAttentionState& state, cudaStream_t stream);
 
 }  // namespace hanlin
 

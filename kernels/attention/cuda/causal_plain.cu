@@ -152,10 +152,10 @@ __global__ __launch_bounds__(kThreads) void ForwardKernel(
 struct Pair {
   float weight, dscore;
 };
-__device__ __forceinline__ Pair Differentiate(float score, float dweight, float2 statistics,
-                                              float dropout_factor) {
-  const float probability = expf(score - statistics.x);
-  return {probability * dropout_factor, probability * (dweight * dropout_factor - statistics.y)};
+__device__ __forceinline__ Pair Differentiate(float product, float scale, float dweight,
+                                              float2 statistics, float dropout_factor) {
+  const float probability = expf((product + statistics.x) * scale);
+  return {probability * dropout_factor, probability * (dweight * dropout_factor + statistics.y)};
 }
 
 template <typename T>
@@ -177,7 +177,7 @@ __global__ __launch_bounds__(kThreads) void QueryGradientKernel(
     float k[kElements], v[kElements];
     LoadRow(head.Qkv(qkv, 1, key), dim, k);
     LoadRow(head.Qkv(qkv, 2, key), dim, v);
-    const Pair pair = Differentiate(Dot(q, k) * p.scale, Dot(dout_row, v), statistics,
+    const Pair pair = Differentiate(Dot(q, k), p.scale, Dot(dout_row, v), statistics,
                                     DropoutFactor(p, law, head, query, key));
     Add(pair.dscore, k, dq);
   }
@@ -208,7 +208,7 @@ __global__ __launch_bounds__(kThreads) void KeyGradientKernel(
     LoadRow(head.Qkv(qkv, 0, query), dim, q);
     LoadRow(head.Out(dout, query), dim, dout_row);
     const Pair pair =
-        Differentiate(Dot(q, k) * p.scale, Dot(dout_row, v), __ldcg(statistics + query),
+        Differentiate(Dot(q, k), p.scale, Dot(dout_row, v), __ldcg(statistics + query),
                       DropoutFactor(p, law, head, query, key));
     Add(pair.weight, dout_row, dv);
     Add(pair.dscore, q, dk);

@@ -28,7 +28,7 @@ __device__ __forceinline__ float Dot(uint4 a, uint4 b, const BFloat16*) {
 template <typename T>
 __global__ __launch_bounds__(kThreads) void StatisticsKernel(
     const __grid_constant__ CudaCausalAttentionParams p, const uint4* out, const uint4* dout,
-    float log_factor, const CausalAttentionState state) {
+    const CausalAttentionState state) {
   ptx::StartNext();
   ptx::WaitForPrevious();
   const auto heads = static_cast<uint32_t>(p.heads);
@@ -48,9 +48,8 @@ __global__ __launch_bounds__(kThreads) void StatisticsKernel(
   sum += __shfl_xor_sync(0xffffffffu, sum, 2);
   if (part != 0 || position >= state.padded_length) return;
   const int64_t row = blockIdx.y * p.heads + head;
-  const float log_sum =
-      exists ? __ldcg(p.log_sum + row * p.length + position) * log_factor : INFINITY;
-  state.statistics[row * state.padded_length + position] = make_float2(log_sum, sum);
+  const float log_sum = exists ? __ldcg(p.log_sum + row * p.length + position) : INFINITY;
+  state.statistics[row * state.padded_length + position] = make_float2(-log_sum / p.scale, -sum);
 }
 
 // Grid: (positions, sequences). Documents begin later and later along a sequence.
@@ -75,25 +74,24 @@ __global__ __launch_bounds__(kThreads) void DocumentEndKernel(const int32_t* doc
 
 template <typename T>
 cudaError_t LaunchStatistics(const CudaCausalAttentionParams& p,
-                             const CudaCausalAttentionGradients& gradients, float log_factor,
+                             const CudaCausalAttentionGradients& gradients,
                              const CausalAttentionState& state, cudaStream_t stream) {
   const int64_t threads = state.padded_length * p.heads * 4;
   return LaunchDependent(
       StatisticsKernel<T>,
       {.grid = dim3((threads + kThreads - 1) / kThreads, p.sequences), .block = dim3(kThreads)},
       stream, p, static_cast<const uint4*>(gradients.out),
-      static_cast<const uint4*>(gradients.dout), log_factor, state);
+      static_cast<const uint4*>(gradients.dout), state);
 }
 
 }  // namespace
 
 cudaError_t LaunchPrepareBackward(const CudaCausalAttentionParams& p,
-                                  const CudaCausalAttentionGradients& gradients, float log_factor,
+                                  const CudaCausalAttentionGradients& gradients,
                                   const CausalAttentionState& state, cudaStream_t stream) {
-  const cudaError_t error =
-      p.type == ComputeType::kFloat32
-          ? LaunchStatistics<float>(p, gradients, log_factor, state, stream)
-          : LaunchStatistics<BFloat16>(p, gradients, log_factor, state, stream);
+  const cudaError_t error = p.type == ComputeType::kFloat32
+                                ? LaunchStatistics<float>(p, gradients, state, stream)
+                                : LaunchStatistics<BFloat16>(p, gradients, state, stream);
   if (error != cudaSuccess || p.document_begin == nullptr) return error;
   return LaunchDependent(
       DocumentEndKernel,

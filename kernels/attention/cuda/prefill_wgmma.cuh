@@ -38,8 +38,8 @@ __device__ __forceinline__ uint64_t TailDescriptor(const void* shared) {
   return TileDescriptor<32>(shared, 256, 256);
 }
 
-// s = Q K^T, issued in steps of 16 elements of the head.
-template <int kHeadDim>
+// s = Q K^T, with kAdds added to what s was, issued in steps of 16 elements of the head.
+template <int kHeadDim, bool kAdds = false>
 __device__ __forceinline__ void TileScores(const uint8_t* q, const uint8_t* k, float (&s)[32]) {
   using T = HeadTile<kHeadDim>;
 #pragma unroll
@@ -48,7 +48,7 @@ __device__ __forceinline__ void TileScores(const uint8_t* q, const uint8_t* k, f
     const uint64_t k_panel = PanelDescriptor(k + panel * kPanelBytes);
 #pragma unroll
     for (int step = 0; step < 4; ++step) {
-      Wgmma<64>::Product(s, q_panel + step * 2, k_panel + step * 2, panel + step > 0);
+      Wgmma<64>::Product(s, q_panel + step * 2, k_panel + step * 2, kAdds || panel + step > 0);
     }
   }
   if constexpr (T::kHasTail) {

@@ -193,6 +193,10 @@ __device__ __forceinline__ void TakeRegisters() {
   asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kRegisters));
 }
 
+// A value that is the same in all lanes of a warp, as the compiler cannot know: with it, loops and
+// descriptors go to the registers that a warp has once.
+__device__ __forceinline__ int Uniform(int value) { return __shfl_sync(0xffffffffu, value, 0); }
+
 // 2^x, about 2 ulp.
 __device__ __forceinline__ float Exp2(float x) {
   float result;
