@@ -10,7 +10,8 @@
 namespace hanlin {
 namespace {
 
-constexpr int64_t kLengthStep = 32;  // padded lengths under batch.tokens
+constexpr int64_t kLengthStep = 32;      // padded lengths under batch.tokens
+constexpr int64_t kCudaLengthStep = 16;  // of BatchOptions
 
 // Fisher and Yates with numbers that the standard defines, so every machine shuffles alike.
 template <typename T>
@@ -90,8 +91,10 @@ Layout LayOut(const SampleRules& rules, const BatchOptions& options, const Sampl
     filled += length;
     longest = std::max(longest, filled);
   }
+  const int64_t most = rules.sequence_length - 1;
+  const int64_t steps = (longest + options.length_step - 1) / options.length_step;
   return {std::move(places), std::max<int64_t>(1, row + 1),
-          options.full_length ? rules.sequence_length - 1 : longest};
+          options.full_length ? most : std::min(most, steps * options.length_step)};
 }
 
 }  // namespace
@@ -122,6 +125,10 @@ std::span<const uint32_t> ShareOf(std::span<const uint32_t> samples, int rank, i
   const size_t begin = samples.size() * static_cast<size_t>(rank) / static_cast<size_t>(size);
   const size_t end = samples.size() * static_cast<size_t>(rank + 1) / static_cast<size_t>(size);
   return samples.subspan(begin, end - begin);
+}
+
+int64_t LengthStep(const TrainConfig& config) {
+  return config.compute.device == "cuda" ? kCudaLengthStep : 1;
 }
 
 SampleView TrainedView(const BatchOptions& options, const SampleStore& samples, uint32_t index) {

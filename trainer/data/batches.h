@@ -29,10 +29,15 @@ std::span<const uint32_t> ShareOf(std::span<const uint32_t> samples, int rank, i
 struct BatchOptions {
   bool packing = false;
   bool full_length = false;  // pad every row to sequence_length - 1, as upstream does
+  int64_t length_step = 1;   // else to the longest, rounded up to a multiple of this
   double drop_source = 0;    // chance that a sample with a target loses its source
   uint64_t seed = 0;
   int64_t epoch = 0;
 };
+
+// The length_step for a device: on a GPU every new shape costs its products' plans, so there are
+// few; a CPU pads no more than it must.
+int64_t LengthStep(const TrainConfig& config);
 
 // A sample as it is trained on in this epoch, after drop_source.
 SampleView TrainedView(const BatchOptions& options, const SampleStore& samples, uint32_t index);

@@ -254,6 +254,30 @@ TEST(BatchTest, PackingKeepsTokensLabelsWeightsAndResetsPositions) {
   EXPECT_EQ(sample, 20u);
 }
 
+TEST(BatchTest, LengthStepsPadTheLongestRowButNotBeyondTheContext) {
+  const SampleRules rules = {24, 1, false};
+  SampleStore store;
+  for (const int length : {3, 16, 40}) store.Add(std::vector<int32_t>(length, 5), {}, false);
+  const auto length_of = [&](const std::vector<uint32_t>& indices, int64_t step) {
+    const BatchOptions options = {.length_step = step};
+    const TrainBatch batch = MakeBatch(rules, options, store, indices, 1);
+    EXPECT_EQ(batch.length, ShapeOf(rules, options, store, indices).length);
+    EXPECT_EQ(batch.tokens.size(), indices.size() * batch.length);
+    const auto counted = std::count(batch.weights.begin(), batch.weights.end(), 1.0f);
+    EXPECT_EQ(counted, CountLabels(rules, options, store, indices));
+    return batch.length;
+  };
+  EXPECT_EQ(length_of({0}, 1), 3);
+  EXPECT_EQ(length_of({0}, 16), 16);
+  EXPECT_EQ(length_of({0, 1}, 16), 16);
+  EXPECT_EQ(length_of({0, 1}, 10), 20);
+  EXPECT_EQ(length_of({1, 2}, 16), 23) << "one less than the context, where rows end";
+  TrainConfig config;
+  EXPECT_EQ(LengthStep(config), 1);
+  config.compute.device = "cuda";
+  EXPECT_EQ(LengthStep(config), 16);
+}
+
 TEST(BatchTest, DroppedSourcesAreAsOftenAsAskedAndTheSameEveryTime) {
   const SampleStore store = Numbered(3000);
   BatchOptions options = {.drop_source = 0.3, .seed = 4, .epoch = 2};

@@ -14,6 +14,7 @@ constexpr size_t kAhead = 4;
 
 BatchOptions EpochOptions(const TrainConfig& config, int64_t epoch) {
   return {.packing = config.data.packing,
+          .length_step = LengthStep(config),
           .drop_source = config.data.drop_source,
           .seed = static_cast<uint64_t>(config.seed),
           .epoch = epoch};

@@ -13,7 +13,7 @@ namespace hanlin {
 
 absl::StatusOr<EvaluationResult> EvaluateSamples(TrainModel& model, const SampleRules& rules,
                                                  const SampleStore& samples, int64_t batch,
-                                                 bool modelscope) {
+                                                 int64_t length_step, bool modelscope) {
   // Neighbours in length share a batch, so little is padded.
   std::vector<uint32_t> order(samples.size());
   std::iota(order.begin(), order.end(), 0u);
@@ -25,7 +25,7 @@ absl::StatusOr<EvaluationResult> EvaluateSamples(TrainModel& model, const Sample
   const auto rank = static_cast<size_t>(data == nullptr ? 0 : data->rank());
   const auto step = static_cast<size_t>(batch);
   double sums[4] = {};  // counted loss, counted labels, all loss, all labels
-  const BatchOptions options = {.full_length = modelscope};
+  const BatchOptions options = {.full_length = modelscope, .length_step = length_step};
   for (size_t begin = rank * step; begin < order.size(); begin += ranks * step) {
     const auto part =
         std::span<const uint32_t>(order).subspan(begin, std::min(step, order.size() - begin));

@@ -23,11 +23,12 @@ struct EvaluationResult {
   std::optional<TextScores> texts;  // of generated targets
 };
 
-// Collective over the data-parallel ranks, which share the work. `batch` samples at a time.
-// `modelscope` asks for both numbers and costs the padding.
+// Collective over the data-parallel ranks, which share the work. `batch` samples at a time, in rows
+// of a multiple of `length_step` (BatchOptions). `modelscope` asks for both numbers and costs the
+// padding.
 absl::StatusOr<EvaluationResult> EvaluateSamples(TrainModel& model, const SampleRules& rules,
                                                  const SampleStore& samples, int64_t batch,
-                                                 bool modelscope);
+                                                 int64_t length_step, bool modelscope);
 
 }  // namespace hanlin
 

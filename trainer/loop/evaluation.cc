@@ -68,7 +68,8 @@ absl::Status Trainer::EvaluateNow(bool* improved) {
   SampleRules rules = rules_;
   rules.all_labels = false;  // data.loss is about training: perplexities stay comparable
   ASSIGN_OR_RETURN(EvaluationResult result,
-                   EvaluateSamples(*model_, rules, valid_, config_.evaluation.batch, modelscope));
+                   EvaluateSamples(*model_, rules, valid_, config_.evaluation.batch,
+                                   LengthStep(config_), modelscope));
   if (config_.evaluation.generate > 0) RETURN_IF_ERROR(ScoreTargets(&result));
   const double metric = Metric(config_.evaluation.metric, result);
   const bool less_is_better = config_.evaluation.metric.starts_with("ppl");

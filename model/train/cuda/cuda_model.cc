@@ -14,6 +14,9 @@
 namespace hanlin {
 namespace {
 
+// Classified rows come in multiples of this: every number of rows costs its products' plans.
+constexpr int64_t kRowStep = 64;
+
 // The ranks of `group` on the device, for `*device` where it is null.
 absl::StatusOr<std::unique_ptr<CudaCommunicator>> JoinOnDevice(Communicator* group,
                                                                const CudaTrainOptions& cuda,
@@ -154,14 +157,20 @@ absl::StatusOr<CudaTrainModel::Pass> CudaTrainModel::UploadInputs(const TrainBat
 }
 
 absl::Status CudaTrainModel::UploadTargets(bool all, Pass& pass) {
+  pass.all = all;
   const TrainBatch& batch = *pass.batch;
   const CudaBatch to = CudaBatchAt(uploads_.data(), pass.tokens);
+  const int64_t counted = pass.tokens - std::count(batch.weights.begin(), batch.weights.end(), 0);
+  // Masked rows that fill the last step. Their weight is 0 and so is their gradient.
+  int64_t fill = all ? 0 : -counted & (kRowStep - 1);
   for (int64_t t = 0; t < pass.tokens; ++t) {
-    const bool classified = all || batch.weights[t] != 0;
+    const bool counts = all || batch.weights[t] != 0;
+    const bool classified = counts || fill > 0;
+    if (!counts) --fill;
     to.place[t] = classified ? static_cast<int32_t>(pass.classified) : -1;
     if (!classified) continue;
     to.rows[pass.classified] = static_cast<int32_t>(t);
-    to.labels[pass.classified] = batch.labels[t];
+    to.labels[pass.classified] = counts ? batch.labels[t] : 0;
     to.weights[pass.classified] = batch.weights[t];
     ++pass.classified;
   }
@@ -191,7 +200,9 @@ absl::Status CudaTrainModel::Download(const Pass& pass, std::span<float> losses)
   RETURN_IF_ERROR(losses_ready_.Wait());
   RETURN_IF_ERROR(CheckGroups());
   const CudaBatch from = CudaBatchAt(uploads_.data(), pass.tokens);
-  for (int64_t i = 0; i < pass.classified; ++i) losses[from.rows[i]] = downloads_.data()[i];
+  for (int64_t i = 0; i < pass.classified; ++i) {
+    if (pass.all || from.weights[i] != 0) losses[from.rows[i]] = downloads_.data()[i];
+  }
   return absl::OkStatus();
 }
 

@@ -61,8 +61,9 @@ class CudaTrainModel : public TrainModel {
     int64_t tokens;
     bool training;  // dropout, and a backward pass follows
     uint32_t step;
-    int64_t classified;  // rows
+    int64_t classified;  // rows: those that count, and masked ones up to a whole step
     CudaBatch arrays;    // on the device
+    bool all;            // rows count whatever their weight
     bool reduces;        // see ReduceInNextBackward
     bool whole() const { return classified == tokens; }
   };
