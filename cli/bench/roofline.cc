@@ -92,6 +92,7 @@ double MeasureReadRate(const std::byte* data, size_t bytes, ThreadPool& pool) {
 std::optional<double> MeasurePeakFlops(ComputeType type, ThreadPool& pool) {
   double (*loop)(float*) = nullptr;
   switch (ActiveIsa()) {
+    case Isa::kAmx:  // which serving does not use
     case Isa::kAvx512Bf16:
       loop = type == ComputeType::kBFloat16 ? DotBf16 : Fma512;
       break;

@@ -23,7 +23,7 @@
   extern const type name;                  \
   }
 #define HANLIN_ACTIVE_KERNELS(name)                                            \
-  (::hanlin::ActiveIsa() == ::hanlin::Isa::kAvx512Bf16 ? simd_avx512bf16::name \
+  (::hanlin::ActiveIsa() >= ::hanlin::Isa::kAvx512Bf16 ? simd_avx512bf16::name \
    : ::hanlin::ActiveIsa() == ::hanlin::Isa::kAvx512   ? simd_avx512::name     \
    : ::hanlin::ActiveIsa() == ::hanlin::Isa::kAvx2     ? simd_avx2::name       \
                                                        : simd_portable::name)

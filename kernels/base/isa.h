@@ -11,10 +11,12 @@
 namespace hanlin {
 
 // Ascending: each includes what the ones before it offer. kAvx2 means AVX2 + FMA + F16C (Haswell),
-// kAvx512 means F, BW, DQ, VL (Skylake server), kAvx512Bf16 adds vdpbf16ps (Cooper Lake, Zen 4).
-enum class Isa { kPortable = 0, kAvx2 = 1, kAvx512 = 2, kAvx512Bf16 = 3 };
+// kAvx512 means F, BW, DQ, VL (Skylake server), kAvx512Bf16 adds vdpbf16ps (Cooper Lake, Zen 4),
+// kAmx adds the tiles of AMX with bf16 (Sapphire Rapids): products of training use them, all other
+// kernels are those of kAvx512Bf16.
+enum class Isa { kPortable = 0, kAvx2 = 1, kAvx512 = 2, kAvx512Bf16 = 3, kAmx = 4 };
 
-// "portable", "avx2", "avx512", "avx512bf16".
+// "portable", "avx2", "avx512", "avx512bf16", "amx".
 std::string_view IsaName(Isa isa);
 
 // What this machine and this build can run, ascending; never empty.

@@ -2,10 +2,10 @@
 // four forms.
 //
 // A kernel source file is compiled once per instruction set (cmake/kernels.cmake) with
-// HANLIN_SIMD_NAMESPACE and one of HANLIN_SIMD_{PORTABLE,AVX2,AVX512,AVX512BF16} defined, and puts
-// all its code into that namespace: no two copies of a function share a name. Such files must not
-// include headers with inline functions of external linkage (no C++ library), lest the linker keep
-// a copy with instructions that the machine lacks.
+// HANLIN_SIMD_NAMESPACE and one of HANLIN_SIMD_{PORTABLE,AVX2,AVX512,AVX512BF16,AMX} defined, and
+// puts all its code into that namespace: no two copies of a function share a name. Such files must
+// not include headers with inline functions of external linkage (no C++ library), lest the linker
+// keep a copy with instructions that the machine lacks.
 //
 // Fma may round twice in the portable form; FusedFma never does. All other operations give the same
 // bits in every form, except DotPair (the order inside a pair) and the horizontal sums;
@@ -14,6 +14,10 @@
 #define HANLIN_KERNELS_BASE_SIMD_H_
 
 #include "kernels/base/types.h"
+
+#if defined(HANLIN_SIMD_AMX)  // adds tiles, for kernels that use them
+#define HANLIN_SIMD_AVX512BF16 1
+#endif
 
 #if defined(HANLIN_SIMD_PORTABLE)
 #include "kernels/base/simd_portable.h"
@@ -43,6 +47,19 @@ HANLIN_KERNEL_INLINE void StoreFirst(BFloat16* p, F v, int n) {
   Store(buffer, v);
   for (int i = 0; i < n; ++i) p[i] = buffer[i];
 }
+
+#if defined(HANLIN_SIMD_PORTABLE) || defined(HANLIN_SIMD_AVX2)
+// Lane j of rows[i] and lane i of rows[j] change places.
+HANLIN_KERNEL_INLINE void Transpose(I rows[16]) {
+  uint32_t from[16][16];
+  for (int i = 0; i < 16; ++i) StoreI(from[i], rows[i]);
+  for (int i = 0; i < 16; ++i) {
+    uint32_t column[16];
+    for (int j = 0; j < 16; ++j) column[j] = from[j][i];
+    rows[i] = LoadI(column);
+  }
+}
+#endif
 
 #if !defined(HANLIN_SIMD_AVX512BF16)  // which has instructions for them
 // Pair i: even's lane i before odd's, rounded to bf16.

@@ -79,6 +79,34 @@ HANLIN_KERNEL_INLINE F UnsignedToF(I a) { return _mm512_cvtepu32_ps(a); }
 HANLIN_KERNEL_INLINE float ReduceAdd(F a) { return _mm512_reduce_add_ps(a); }
 HANLIN_KERNEL_INLINE float ReduceMax(F a) { return _mm512_reduce_max_ps(a); }
 
+// Lane j of rows[i] and lane i of rows[j] change places.
+HANLIN_KERNEL_INLINE void Transpose(I rows[16]) {
+  I pairs[16];
+#pragma GCC unroll 4
+  for (int i = 0; i < 16; i += 4) {
+    const I low0 = _mm512_unpacklo_epi32(rows[i], rows[i + 1]);
+    const I low1 = _mm512_unpacklo_epi32(rows[i + 2], rows[i + 3]);
+    const I high0 = _mm512_unpackhi_epi32(rows[i], rows[i + 1]);
+    const I high1 = _mm512_unpackhi_epi32(rows[i + 2], rows[i + 3]);
+    pairs[i] = _mm512_unpacklo_epi64(low0, low1);
+    pairs[i + 1] = _mm512_unpackhi_epi64(low0, low1);
+    pairs[i + 2] = _mm512_unpacklo_epi64(high0, high1);
+    pairs[i + 3] = _mm512_unpackhi_epi64(high0, high1);
+  }
+  // Now quarter q of pairs[4 b + c] is what rows 4 b to 4 b + 3 hold in column 4 q + c.
+#pragma GCC unroll 4
+  for (int c = 0; c < 4; ++c) {
+    const I even0 = _mm512_shuffle_i32x4(pairs[c], pairs[4 + c], 0x88);
+    const I odd0 = _mm512_shuffle_i32x4(pairs[c], pairs[4 + c], 0xdd);
+    const I even1 = _mm512_shuffle_i32x4(pairs[8 + c], pairs[12 + c], 0x88);
+    const I odd1 = _mm512_shuffle_i32x4(pairs[8 + c], pairs[12 + c], 0xdd);
+    rows[c] = _mm512_shuffle_i32x4(even0, even1, 0x88);
+    rows[4 + c] = _mm512_shuffle_i32x4(odd0, odd1, 0x88);
+    rows[8 + c] = _mm512_shuffle_i32x4(even0, even1, 0xdd);
+    rows[12 + c] = _mm512_shuffle_i32x4(odd0, odd1, 0xdd);
+  }
+}
+
 HANLIN_KERNEL_INLINE I LoadPairs(const BFloat16* p) { return _mm512_loadu_si512(p); }
 #if defined(HANLIN_SIMD_AVX512BF16)
 HANLIN_KERNEL_INLINE F DotPair(I w, I x, F acc) {

@@ -52,7 +52,7 @@ absl::StatusOr<ComputeType> ParseComputeType(std::string_view dtype, std::string
   if (dtype == "bf16") return ComputeType::kBFloat16;
   if (dtype != "auto") return InvalidArgument("dtype is \"{}\", want auto, fp32 or bf16", dtype);
   if (device == "cuda") return ComputeType::kBFloat16;
-  const bool has_bf16 = ActiveIsa() == Isa::kAvx512Bf16;
+  const bool has_bf16 = ActiveIsa() >= Isa::kAvx512Bf16;
   return has_bf16 && !scoring ? ComputeType::kBFloat16 : ComputeType::kFloat32;
 }
 

@@ -34,10 +34,11 @@ class Product {
       : p_(p),
         row_blocks_(CeilDiv(p.m, kRowBlock)),
         tiles_(CeilDiv(p.m, kernels_.tile_rows)),
-        pack_a_(p.a_transposed || kBf16) {
+        pack_a_(p.a_transposed || kBf16),
+        a_by_steps_(p.a_transposed && kernels_.pack_rows == nullptr) {
     // Blocks of equal depth; the middle of a pair is no place to cut.
     depth_ = CeilDiv(CeilDiv(p.k, kK), std::max<int64_t>(1, CeilDiv(p.k, kMatMulDepth * kK)));
-    depth_ = std::max<int64_t>(1, depth_) * kK;
+    depth_ = Steps(std::max<int64_t>(1, depth_)) * kK;
     // A row of packed a ends with a whole vector, and so does a packed block of rows.
     a_width_ = CeilDiv(depth_, 2 * kLanes) * 2 * kLanes / kK;
   }
@@ -74,22 +75,30 @@ class Product {
   static constexpr int64_t kK = kBf16 ? 2 : 1;  // elements of a step
   static constexpr int64_t kLanes = 16;
 
-  static const MatMulKernelsOf<T>& Of(const MatMulKernels& kernels) {
+  static const MatMulKernelsOf<T>& Kernels() {
     if constexpr (kBf16) {
-      return kernels.bfloat16;
+#if defined(__x86_64__)
+      if (ActiveIsa() == Isa::kAmx) return simd_amx::kMatMulKernels;
+#endif
+      return HANLIN_ACTIVE_KERNELS(kMatMulKernels).bfloat16;
     } else {
-      return kernels.float32;
+      return HANLIN_ACTIVE_KERNELS(kMatMulKernels).float32;
     }
   }
 
   int64_t width() const { return kernels_.width; }
   int64_t depth() const { return std::min(depth_, p_.k - k_); }
+  // `steps` rounded up to what the kernels take.
+  int64_t Steps(int64_t steps) const {
+    return CeilDiv(steps, kernels_.step_multiple) * kernels_.step_multiple;
+  }
+  int64_t steps() const { return Steps(CeilDiv(depth(), kK)); }
 
   // Rows [RowBegin(block), RowBegin(block + 1)): whole tiles, as equal as can be.
   int64_t RowBegin(int64_t block) const {
     return std::min(p_.m, tiles_ * block / row_blocks_ * kernels_.tile_rows);
   }
-  // Packed a: [rows][a_width_] steps, or [steps][rows, rounded up] when a is transposed.
+  // Packed a: [rows][a_width_] steps, or [steps][rows, rounded up].
   T* PackedA(int64_t block) const {
     return a_ + (RowBegin(block) + block * kLanes) * a_width_ * kK;
   }
@@ -101,8 +110,14 @@ class Product {
   void PackA(int64_t block) const {
     const int64_t begin = RowBegin(block), end = RowBegin(block + 1);
     if (p_.a_transposed) {
-      Of(kernels_).pack_k({depth(), end - begin, p_.a + k_ * p_.a_stride + begin, p_.a_stride,
-                           PackedRows(block), PackedA(block)});
+      const float* const from = p_.a + k_ * p_.a_stride + begin;
+      if (a_by_steps_) {
+        kernels_.pack_k(
+            {depth(), steps(), end - begin, from, p_.a_stride, PackedRows(block), PackedA(block)});
+      } else {
+        kernels_.pack_rows(
+            {depth(), steps(), end - begin, from, p_.a_stride, a_width_, PackedA(block)});
+      }
       return;
     }
     if constexpr (kBf16) {
@@ -116,13 +131,10 @@ class Product {
   void PackB(int64_t panel) const {
     const int64_t column = n_ + panel * width();
     const int64_t columns = std::min(width(), p_.n - column);
-    if (p_.b_transposed) {
-      Of(kernels_).pack_lines(
-          {depth(), columns, p_.b + column * p_.b_stride + k_, p_.b_stride, width(), Panel(panel)});
-    } else {
-      Of(kernels_).pack_k(
-          {depth(), columns, p_.b + k_ * p_.b_stride + column, p_.b_stride, width(), Panel(panel)});
-    }
+    const float* const from =
+        p_.b + (p_.b_transposed ? column * p_.b_stride + k_ : k_ * p_.b_stride + column);
+    const auto pack = p_.b_transposed ? kernels_.pack_lines : kernels_.pack_k;
+    pack({depth(), steps(), columns, from, p_.b_stride, width(), Panel(panel)});
   }
 
   void Multiply(int64_t block, int64_t panel) const {
@@ -131,11 +143,11 @@ class Product {
     const bool last = k_ + depth_ >= p_.k;
     MatMulBlock<T> b = {.rows = RowBegin(block + 1) - row};
     b.columns = std::min(width(), p_.n - column);
-    b.steps = CeilDiv(depth(), kK);
+    b.steps = steps();
     if (pack_a_) {
       b.a = PackedA(block);
-      b.a_row = p_.a_transposed ? kK : a_width_ * kK;
-      b.a_step = p_.a_transposed ? PackedRows(block) * kK : kK;
+      b.a_row = a_by_steps_ ? kK : a_width_ * kK;
+      b.a_step = a_by_steps_ ? PackedRows(block) * kK : kK;
     } else if constexpr (!kBf16) {
       b.a = p_.a + row * p_.a_stride + k_;
       b.a_row = p_.a_stride;
@@ -146,13 +158,14 @@ class Product {
     b.accumulate = p_.accumulate || k_ > 0;
     b.c = p_.c + row * p_.c_stride + column;
     b.c_stride = p_.c_stride;
-    Of(kernels_).block(b);
+    kernels_.block(b);
   }
 
   const MatMulParams& p_;
-  const MatMulKernels& kernels_ = HANLIN_ACTIVE_KERNELS(kMatMulKernels);
+  const MatMulKernelsOf<T>& kernels_ = Kernels();
   const int64_t row_blocks_, tiles_;
   const bool pack_a_;
+  const bool a_by_steps_;  // packed a is [steps][rows], not [rows][steps]
   int64_t depth_, a_width_;
   T* a_ = nullptr;
   T* b_ = nullptr;

@@ -13,8 +13,8 @@ template <typename T>
 struct MatMulBlock {
   int64_t rows;
   int64_t columns;  // of the panel, <= width
-  int64_t steps;
-  const T* a;  // the step of a row at a[row * a_row + step * a_step]
+  int64_t steps;    // a multiple of step_multiple
+  const T* a;       // the step of a row at a[row * a_row + step * a_step]
   int64_t a_row;
   int64_t a_step;
   const T* b;  // [steps][width], zeros behind the last column
@@ -24,11 +24,12 @@ struct MatMulBlock {
   int64_t c_stride;
 };
 
-// To panel[steps][width] with zeros behind the last line; a line is a row of op(a) or a column of
-// op(b).
+// To panel[steps][width] with zeros behind the last line and the last k; a line is a row of op(a)
+// or a column of op(b).
 template <typename T>
 struct MatMulPack {
   int64_t k;
+  int64_t steps;  // at least what k takes
   int64_t lines;
   const float* from;
   int64_t stride;
@@ -38,20 +39,30 @@ struct MatMulPack {
 
 template <typename T>
 struct MatMulKernelsOf {
+  int width;          // of a panel
+  int tile_rows;      // rows that are multiplied together; fewer take longer
+  int step_multiple;  // what steps are rounded up to
   void (*block)(const MatMulBlock<T>& block);
   void (*pack_k)(const MatMulPack<T>& pack);      // element (k, line) at from[k * stride + line]
   void (*pack_lines)(const MatMulPack<T>& pack);  // element (k, line) at from[line * stride + k]
+  // pack_k of op(a) to panel[lines, rounded up to 16][width] steps, where `block` wants a_step to
+  // be one step; else null.
+  void (*pack_rows)(const MatMulPack<T>& pack);
+  // to[0, k rounded up to a multiple of 32) = from[0, k), zeros behind; null in fp32.
+  void (*round)(const float* from, int64_t k, BFloat16* to);
 };
 
 struct MatMulKernels {
-  int width;
-  int tile_rows;  // rows that are multiplied together; fewer take longer
   MatMulKernelsOf<float> float32;
   MatMulKernelsOf<BFloat16> bfloat16;
-  // to[0, k rounded up to a multiple of 32) = from[0, k), zeros behind.
-  void (*round)(const float* from, int64_t k, BFloat16* to);
 };
 HANLIN_DECLARE_KERNELS(MatMulKernels, kMatMulKernels)
+
+#if defined(__x86_64__)
+namespace simd_amx {
+extern const MatMulKernelsOf<BFloat16> kMatMulKernels;
+}
+#endif
 
 }  // namespace hanlin
 

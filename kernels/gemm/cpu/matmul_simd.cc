@@ -1,6 +1,7 @@
 // The register tile of matmul.h, compiled once per instruction set: kTileRows rows x kTilePanels
 // vectors of accumulators; the elements of a are broadcast from where they lie, b comes packed.
 #include "kernels/gemm/cpu/matmul_kernels.h"
+#include "kernels/gemm/cpu/matmul_pack.h"
 #include "kernels/gemm/cpu/step.h"
 
 namespace hanlin::HANLIN_SIMD_NAMESPACE {
@@ -71,10 +72,6 @@ void Block(const MatMulBlock<T>& block) {
   for (; row < block.rows; ++row) Tile<T, 1>(block, row);
 }
 
-HANLIN_KERNEL_INLINE F LoadUpTo(const float* p, int64_t count) {
-  return count >= kLanes ? Load(p) : count > 0 ? LoadFirst(p, static_cast<int>(count)) : Zero();
-}
-
 void PackK(const MatMulPack<float>& pack) {
   for (int64_t k = 0; k < pack.k; ++k) {
     for (int64_t j = 0; j < pack.width; j += kLanes) {
@@ -83,56 +80,31 @@ void PackK(const MatMulPack<float>& pack) {
     }
   }
 }
-void PackK(const MatMulPack<BFloat16>& pack) {
-  auto* to = reinterpret_cast<uint32_t*>(pack.panel);
-  for (int64_t k = 0; k < pack.k; k += 2, to += pack.width) {
-    const float* const even = pack.from + k * pack.stride;
-    const float* const odd = even + pack.stride;
-    for (int64_t j = 0; j < pack.width; j += kLanes) {
-      const int64_t lines = pack.lines - j;
-      StoreI(to + j,
-             ZipPairs(LoadUpTo(even + j, lines), LoadUpTo(odd + j, k + 1 < pack.k ? lines : 0)));
-    }
-  }
-}
+void PackK(const MatMulPack<BFloat16>& pack) { PackPairsOfK(pack); }
 
 void PackLines(const MatMulPack<float>& pack) {
-  for (int64_t j = 0; j < pack.lines; ++j) {
-    const float* const from = pack.from + j * pack.stride;
-    for (int64_t k = 0; k < pack.k; ++k) pack.panel[k * pack.width + j] = from[k];
-  }
-  for (int64_t k = 0; k < pack.k && pack.lines < pack.width; ++k) {
-    for (int64_t j = pack.lines; j < pack.width; ++j) pack.panel[k * pack.width + j] = 0;
-  }
-}
-void PackLines(const MatMulPack<BFloat16>& pack) {
-  auto* const to = reinterpret_cast<uint32_t*>(pack.panel);
-  for (int64_t j = 0; j < pack.width; ++j) {
-    const float* const from = pack.from + j * pack.stride;
-    for (int64_t k = 0; k < pack.k; k += 2 * kLanes) {
-      const int64_t valid = j < pack.lines ? pack.k - k : 0;
-      uint32_t pairs[kLanes];
-      StoreI(pairs,
-             JoinPairs(LoadUpTo(from + k, valid), LoadUpTo(from + k + kLanes, valid - kLanes)));
-      const int64_t steps = (pack.k - k + 1) / 2;
-      for (int64_t s = 0; s < kLanes && s < steps; ++s) to[(k / 2 + s) * pack.width + j] = pairs[s];
+  for (int64_t line = 0; line < pack.width; line += kLanes) {
+    for (int64_t k = 0; k < pack.k; k += kLanes) {
+      I values[kLanes];
+      for (int i = 0; i < kLanes; ++i) {
+        const int64_t count = line + i < pack.lines ? pack.k - k : 0;
+        values[i] = BitsToI(LoadUpTo(pack.from + (line + i) * pack.stride + k, count));
+      }
+      Transpose(values);
+      for (int i = 0; i < kLanes && k + i < pack.k; ++i) {
+        Store(pack.panel + (k + i) * pack.width + line, BitsToF(values[i]));
+      }
     }
   }
 }
+void PackLines(const MatMulPack<BFloat16>& pack) { PackPairsOfLines(pack); }
 
-void Round(const float* from, int64_t k, BFloat16* to) {
-  for (int64_t i = 0; i < k; i += 2 * kLanes) {
-    StoreI(reinterpret_cast<uint32_t*>(to + i),
-           JoinPairs(LoadUpTo(from + i, k - i), LoadUpTo(from + i + kLanes, k - i - kLanes)));
-  }
-}
+void Round(const float* from, int64_t k, BFloat16* to) { RoundRow(from, k, to); }
 
 }  // namespace
 
-extern const MatMulKernels kMatMulKernels = {kWidth,
-                                             kTileRows,
-                                             {Block<float>, PackK, PackLines},
-                                             {Block<BFloat16>, PackK, PackLines},
-                                             Round};
+extern const MatMulKernels kMatMulKernels = {
+    {kWidth, kTileRows, 1, Block<float>, PackK, PackLines, nullptr, nullptr},
+    {kWidth, kTileRows, 1, Block<BFloat16>, PackK, PackLines, nullptr, Round}};
 
 }  // namespace hanlin::HANLIN_SIMD_NAMESPACE

@@ -1,0 +1,141 @@
+// The register tile of matmul.h in bf16 on AMX: 32 x 32 elements of c in four tiles, 16 steps (32
+// k) at a time. A tile of a is 16 rows x 16 steps as they lie in its packed rows, one of b 16 steps
+// x 16 columns as they lie in a panel.
+//
+// A thread's tiles are configured for one block and released after it, so that the system has no 8
+// KiB of them to save when it switches threads elsewhere.
+#include <immintrin.h>
+
+#include "kernels/gemm/cpu/matmul_kernels.h"
+#include "kernels/gemm/cpu/matmul_pack.h"
+
+namespace hanlin::HANLIN_SIMD_NAMESPACE {
+namespace {
+
+constexpr int kTile = 16;               // rows, steps or columns of a tile
+constexpr int kPanelWidth = 2 * kTile;  // of a panel
+constexpr int kBlockRows = 2 * kTile;
+
+struct TileConfig {
+  uint8_t palette = 1;
+  uint8_t start_row = 0;
+  uint8_t reserved[14] = {};
+  uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+  uint8_t rows[16] = {kTile, kTile, kTile, kTile, kTile, kTile, kTile, kTile};
+};
+static_assert(sizeof(TileConfig) == 64);
+
+// c [16 or 32 rows][16 or 32 columns] (+)= a b in whole tiles. Tiles 0 to 3 hold c, 4 and 5 a, 6
+// and 7 b.
+template <bool kTwoRows, bool kTwoColumns>
+HANLIN_KERNEL_INLINE void Multiply(const MatMulBlock<BFloat16>& block, int64_t row, float* c,
+                                   int64_t c_stride, bool accumulate) {
+  const int64_t c_bytes = c_stride * 4, a_bytes = block.a_row * 2;
+  constexpr int64_t kPanelBytes = kPanelWidth * 4;
+  float* const c_below = c + kTile * c_stride;
+  asm volatile("" ::: "memory");  // the loads below are not known to read memory
+  if (accumulate) {
+    _tile_loadd(0, c, c_bytes);
+    if constexpr (kTwoColumns) _tile_loadd(1, c + kTile, c_bytes);
+    if constexpr (kTwoRows) _tile_loadd(2, c_below, c_bytes);
+    if constexpr (kTwoRows && kTwoColumns) _tile_loadd(3, c_below + kTile, c_bytes);
+  } else {
+    _tile_zero(0);
+    if constexpr (kTwoColumns) _tile_zero(1);
+    if constexpr (kTwoRows) _tile_zero(2);
+    if constexpr (kTwoRows && kTwoColumns) _tile_zero(3);
+  }
+  const BFloat16* a = block.a + row * block.a_row;
+  const BFloat16* const a_below = a + kTile * block.a_row;
+  const BFloat16* b = block.b;
+  const int64_t a_end = block.steps * 2;
+  for (int64_t k = 0; k < a_end; k += 2 * kTile, b += 2 * kTile * kPanelWidth) {
+    _tile_loadd(4, a + k, a_bytes);
+    _tile_loadd(6, b, kPanelBytes);
+    _tile_dpbf16ps(0, 4, 6);
+    if constexpr (kTwoColumns) {
+      _tile_loadd(7, b + 2 * kTile, kPanelBytes);
+      _tile_dpbf16ps(1, 4, 7);
+    }
+    if constexpr (kTwoRows) {
+      _tile_loadd(5, a_below + k, a_bytes);
+      _tile_dpbf16ps(2, 5, 6);
+      if constexpr (kTwoColumns) _tile_dpbf16ps(3, 5, 7);
+    }
+  }
+  _tile_stored(0, c, c_bytes);
+  if constexpr (kTwoColumns) _tile_stored(1, c + kTile, c_bytes);
+  if constexpr (kTwoRows) _tile_stored(2, c_below, c_bytes);
+  if constexpr (kTwoRows && kTwoColumns) _tile_stored(3, c_below + kTile, c_bytes);
+}
+
+// A tile that c ends within, or that gets a bias, is computed in `copy`.
+template <bool kTwoRows, bool kTwoColumns>
+void ThroughCopy(const MatMulBlock<BFloat16>& block, int64_t row) {
+  alignas(64) float copy[kBlockRows][kPanelWidth] = {};
+  const int64_t rows = block.rows - row < kBlockRows ? block.rows - row : kBlockRows;
+  float* const c = block.c + row * block.c_stride;
+  for (int64_t r = 0; r < rows && block.accumulate; ++r) {
+    for (int64_t j = 0; j < block.columns; ++j) copy[r][j] = c[r * block.c_stride + j];
+  }
+  Multiply<kTwoRows, kTwoColumns>(block, row, copy[0], kPanelWidth, block.accumulate);
+  for (int64_t j = 0; j < block.columns; j += kLanes) {
+    const int64_t count = block.columns - j < kLanes ? block.columns - j : kLanes;
+    const F bias = block.bias != nullptr ? LoadUpTo(block.bias + j, count) : Zero();
+    for (int64_t r = 0; r < rows; ++r) {
+      const F sum = block.bias != nullptr ? Add(Load(copy[r] + j), bias) : Load(copy[r] + j);
+      float* const to = c + r * block.c_stride + j;
+      if (count == kLanes) {
+        Store(to, sum);
+      } else {
+        StoreFirst(to, sum, static_cast<int>(count));
+      }
+    }
+  }
+}
+
+void Block(const MatMulBlock<BFloat16>& block) {
+  const TileConfig config;
+  _tile_loadconfig(&config);
+  for (int64_t row = 0; row < block.rows; row += kBlockRows) {
+    const int64_t rows = block.rows - row;
+    if (rows >= kBlockRows && block.columns == kPanelWidth && block.bias == nullptr) {
+      Multiply<true, true>(block, row, block.c + row * block.c_stride, block.c_stride,
+                           block.accumulate);
+    } else if (rows > kTile) {
+      if (block.columns > kTile) {
+        ThroughCopy<true, true>(block, row);
+      } else {
+        ThroughCopy<true, false>(block, row);
+      }
+    } else if (block.columns > kTile) {
+      ThroughCopy<false, true>(block, row);
+    } else {
+      ThroughCopy<false, false>(block, row);
+    }
+  }
+  _tile_release();
+}
+
+void PackK(const MatMulPack<BFloat16>& pack) { PackPairsOfK(pack); }
+void PackLines(const MatMulPack<BFloat16>& pack) { PackPairsOfLines(pack); }
+void Round(const float* from, int64_t k, BFloat16* to) { RoundRow(from, k, to); }
+
+void PackRows(const MatMulPack<BFloat16>& pack) {
+  auto* const to = reinterpret_cast<uint32_t*>(pack.panel);
+  for (int64_t step = 0; step < pack.steps; step += kLanes) {
+    for (int64_t line = 0; line < pack.lines; line += kLanes) {
+      I pairs[kLanes];
+      for (int i = 0; i < kLanes; ++i) pairs[i] = ZippedPairs(pack, step + i, line);
+      Transpose(pairs);
+      for (int i = 0; i < kLanes; ++i) StoreI(to + (line + i) * pack.width + step, pairs[i]);
+    }
+  }
+}
+
+}  // namespace
+
+extern const MatMulKernelsOf<BFloat16> kMatMulKernels = {kPanelWidth, kBlockRows, kTile,    Block,
+                                                         PackK,       PackLines,  PackRows, Round};
+
+}  // namespace hanlin::HANLIN_SIMD_NAMESPACE
