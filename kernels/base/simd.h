@@ -59,6 +59,15 @@ HANLIN_KERNEL_INLINE void Transpose(I rows[16]) {
     rows[i] = LoadI(column);
   }
 }
+
+// Pair i: even[i] before odd[i].
+HANLIN_KERNEL_INLINE I ZipPairs(const BFloat16* even, const BFloat16* odd) {
+  uint32_t pairs[kLanes];
+  for (int i = 0; i < kLanes; ++i) {
+    pairs[i] = even[i].bits | static_cast<uint32_t>(odd[i].bits) << 16;
+  }
+  return LoadI(pairs);
+}
 #endif
 
 #if !defined(HANLIN_SIMD_AVX512BF16)  // which has instructions for them

@@ -79,6 +79,12 @@ HANLIN_KERNEL_INLINE F UnsignedToF(I a) { return _mm512_cvtepu32_ps(a); }
 HANLIN_KERNEL_INLINE float ReduceAdd(F a) { return _mm512_reduce_add_ps(a); }
 HANLIN_KERNEL_INLINE float ReduceMax(F a) { return _mm512_reduce_max_ps(a); }
 
+// Moves the 16 bits of lane i, then those of lane 16 + i, to lanes 2 i and 2 i + 1.
+HANLIN_KERNEL_INLINE I ZipOrder() {
+  return _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22,
+                          6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+}
+
 // Lane j of rows[i] and lane i of rows[j] change places.
 HANLIN_KERNEL_INLINE void Transpose(I rows[16]) {
   I pairs[16];
@@ -108,6 +114,12 @@ HANLIN_KERNEL_INLINE void Transpose(I rows[16]) {
 }
 
 HANLIN_KERNEL_INLINE I LoadPairs(const BFloat16* p) { return _mm512_loadu_si512(p); }
+HANLIN_KERNEL_INLINE I ZipPairs(const BFloat16* even, const BFloat16* odd) {
+  const __m256i first = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(even));
+  const __m256i second = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(odd));
+  return _mm512_permutexvar_epi16(ZipOrder(),
+                                  _mm512_inserti64x4(_mm512_castsi256_si512(first), second, 1));
+}
 #if defined(HANLIN_SIMD_AVX512BF16)
 HANLIN_KERNEL_INLINE F DotPair(I w, I x, F acc) {
   return _mm512_dpbf16_ps(acc, reinterpret_cast<__m512bh>(w), reinterpret_cast<__m512bh>(x));
@@ -116,9 +128,7 @@ HANLIN_KERNEL_INLINE I JoinPairs(F first, F second) {
   return reinterpret_cast<I>(_mm512_cvtne2ps_pbh(second, first));
 }
 HANLIN_KERNEL_INLINE I ZipPairs(F even, F odd) {
-  const I order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23,
-                                   7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
-  return _mm512_permutexvar_epi16(order, JoinPairs(even, odd));
+  return _mm512_permutexvar_epi16(ZipOrder(), JoinPairs(even, odd));
 }
 #else
 HANLIN_KERNEL_INLINE F DotPair(I w, I x, F acc) {

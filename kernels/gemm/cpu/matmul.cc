@@ -4,12 +4,21 @@
 #include "kernels/gemm/cpu/matmul.h"
 
 #include <algorithm>
+#include <cstddef>
+#include <cstring>
 #include <vector>
 
 #include "kernels/base/isa.h"
 #include "kernels/gemm/cpu/matmul_kernels.h"
 
 namespace hanlin {
+
+class PackedBAccess {
+ public:
+  static const std::vector<float>& Storage(const PackedB& b) { return b.storage_; }
+  static std::vector<float>& Storage(PackedB& b) { return b.storage_; }
+};
+
 namespace {
 
 constexpr int64_t kColumnBlock = 1024;  // 1.25 MiB of packed b
@@ -17,14 +26,19 @@ constexpr int64_t kRowBlock = 96;       // 120 KiB of a beside a panel of 80 KiB
 
 int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// Room for `count` elements of 32 bits, on a cache line, so that no vector crosses one.
+constexpr uintptr_t kLine = 64;  // bytes of the cache; no vector shall cross one
+
 template <typename T>
-T* Reserve(std::vector<float>& buffer, int64_t count) {
-  constexpr uintptr_t kLine = 64;
-  const size_t size = count + kLine / sizeof(float);
-  if (buffer.size() < size) buffer = std::vector<float>(size);
+T* Align(const std::vector<float>& buffer) {
   const auto address = reinterpret_cast<uintptr_t>(buffer.data());
   return reinterpret_cast<T*>((address + kLine - 1) / kLine * kLine);
+}
+// Room for `count` elements of 32 bits.
+template <typename T>
+T* Reserve(std::vector<float>& buffer, int64_t count) {
+  const size_t size = count + kLine / sizeof(float);
+  if (buffer.size() < size) buffer = std::vector<float>(size);
+  return Align<T>(buffer);
 }
 
 template <typename T>
@@ -34,7 +48,6 @@ class Product {
       : p_(p),
         row_blocks_(CeilDiv(p.m, kRowBlock)),
         tiles_(CeilDiv(p.m, kernels_.tile_rows)),
-        pack_a_(p.a_transposed || kBf16),
         a_by_steps_(p.a_transposed && kernels_.pack_rows == nullptr) {
     // Blocks of equal depth; the middle of a pair is no place to cut.
     depth_ = CeilDiv(CeilDiv(p.k, kK), std::max<int64_t>(1, CeilDiv(p.k, kMatMulDepth * kK)));
@@ -47,17 +60,20 @@ class Product {
   template <typename Loop>
   void Run(Loop loop) {
     thread_local std::vector<float> room_a, room_b;
-    if (pack_a_) a_ = Reserve<T>(room_a, (p_.m + row_blocks_ * kLanes) * a_width_);
-    b_ = Reserve<T>(room_b, kColumnBlock * kMatMulDepth);
+    if (!AllDirect()) a_ = Reserve<T>(room_a, (p_.m + row_blocks_ * kLanes) * a_width_);
+    whole_b_ = p_.packed_b != nullptr;
+    b_ = whole_b_ ? Align<T>(PackedBAccess::Storage(*p_.packed_b))
+                  : Reserve<T>(room_b, kColumnBlock * kMatMulDepth);
     // k = 0 still writes c: the bias, or zeros.
     for (k_ = 0; k_ == 0 || k_ < p_.k; k_ += depth_) {
       for (n_ = 0; n_ < p_.n; n_ += kColumnBlock) {
         const int64_t panels = CeilDiv(std::min(kColumnBlock, p_.n - n_), width());
-        const int64_t blocks_of_a = pack_a_ && n_ == 0 ? row_blocks_ : 0;
-        loop(blocks_of_a + panels, [&](int64_t begin, int64_t end, int) {
+        const int64_t blocks_of_a = n_ == 0 ? row_blocks_ : 0;
+        const int64_t panels_to_pack = whole_b_ ? 0 : panels;
+        loop(blocks_of_a + panels_to_pack, [&](int64_t begin, int64_t end, int) {
           for (int64_t i = begin; i < end; ++i) {
             if (i < blocks_of_a) {
-              PackA(i);
+              if (!Direct(i)) PackA(i);
             } else {
               PackB(i - blocks_of_a);
             }
@@ -70,8 +86,22 @@ class Product {
     }
   }
 
+  // The whole of b to `storage`.
+  template <typename Loop>
+  void PackWholeB(std::vector<float>& storage, Loop loop) {
+    const int64_t blocks = std::max<int64_t>(1, CeilDiv(p_.k, depth_));
+    whole_b_ = true;
+    b_ = Reserve<T>(storage, blocks * packed_panels() * width() * kMatMulDepth);
+    for (k_ = 0; k_ < p_.k; k_ += depth_) {
+      loop(packed_panels(), [&](int64_t begin, int64_t end, int) {
+        for (int64_t i = begin; i < end; ++i) PackB(i);
+      });
+    }
+  }
+
  private:
   static constexpr bool kBf16 = std::is_same_v<T, BFloat16>;
+  static constexpr ComputeType kType = kBf16 ? ComputeType::kBFloat16 : ComputeType::kFloat32;
   static constexpr int64_t kK = kBf16 ? 2 : 1;  // elements of a step
   static constexpr int64_t kLanes = 16;
 
@@ -105,25 +135,48 @@ class Product {
   int64_t PackedRows(int64_t block) const {
     return CeilDiv(RowBegin(block + 1) - RowBegin(block), kLanes) * kLanes;
   }
-  T* Panel(int64_t panel) const { return b_ + panel * width() * kMatMulDepth * kK; }
+  int64_t packed_panels() const { return CeilDiv(p_.n, width()); }
+  // Panel `panel` of the block at hand.
+  T* Panel(int64_t panel) const {
+    if (whole_b_) panel += k_ / depth_ * packed_panels() + n_ / width();
+    return b_ + panel * width() * kMatMulDepth * kK;
+  }
+
+  // Element (row, column) of a stored operand.
+  static const void* At(const void* base, ComputeType type, int64_t stride, int64_t row,
+                        int64_t column) {
+    return static_cast<const std::byte*>(base) + (row * stride + column) * SizeOf(type);
+  }
+
+  bool AllDirect() const {
+    return !p_.a_transposed && p_.a_type == kType && p_.k % (kernels_.step_multiple * kK) == 0 &&
+           (kernels_.step_multiple == 1 || p_.m % kLanes == 0);
+  }
+  // Whether a block of rows is multiplied from where it lies: the kernels may read whole steps
+  // and whole vectors of rows.
+  bool Direct(int64_t block) const {
+    if (p_.a_transposed || p_.a_type != kType) return false;
+    if (kernels_.step_multiple == 1) return depth() % kK == 0;
+    return depth() == steps() * kK && RowBegin(block) + PackedRows(block) <= p_.m;
+  }
 
   void PackA(int64_t block) const {
     const int64_t begin = RowBegin(block), end = RowBegin(block + 1);
     if (p_.a_transposed) {
-      const float* const from = p_.a + k_ * p_.a_stride + begin;
-      if (a_by_steps_) {
-        kernels_.pack_k(
-            {depth(), steps(), end - begin, from, p_.a_stride, PackedRows(block), PackedA(block)});
-      } else {
-        kernels_.pack_rows(
-            {depth(), steps(), end - begin, from, p_.a_stride, a_width_, PackedA(block)});
-      }
+      const void* const from = At(p_.a, p_.a_type, p_.a_stride, k_, begin);
+      const auto pack = a_by_steps_ ? kernels_.pack_k : kernels_.pack_rows;
+      pack({depth(), steps(), end - begin, from, p_.a_type, p_.a_stride,
+            a_by_steps_ ? PackedRows(block) : a_width_, PackedA(block)});
       return;
     }
-    if constexpr (kBf16) {
-      for (int64_t row = begin; row < end; ++row) {
-        kernels_.round(p_.a + row * p_.a_stride + k_, depth(),
-                       PackedA(block) + (row - begin) * a_width_ * kK);
+    for (int64_t row = begin; row < end; ++row) {
+      T* const to = PackedA(block) + (row - begin) * a_width_ * kK;
+      const void* const from = At(p_.a, p_.a_type, p_.a_stride, row, k_);
+      if (p_.a_type == kType) {
+        std::memcpy(to, from, depth() * sizeof(T));
+        std::memset(to + depth(), 0, (a_width_ * kK - depth()) * sizeof(T));
+      } else if constexpr (kBf16) {
+        kernels_.round(static_cast<const float*>(from), depth(), to);
       }
     }
   }
@@ -131,30 +184,29 @@ class Product {
   void PackB(int64_t panel) const {
     const int64_t column = n_ + panel * width();
     const int64_t columns = std::min(width(), p_.n - column);
-    const float* const from =
-        p_.b + (p_.b_transposed ? column * p_.b_stride + k_ : k_ * p_.b_stride + column);
+    const void* const from = At(p_.b, p_.b_type, p_.b_stride, p_.b_transposed ? column : k_,
+                                p_.b_transposed ? k_ : column);
     const auto pack = p_.b_transposed ? kernels_.pack_lines : kernels_.pack_k;
-    pack({depth(), steps(), columns, from, p_.b_stride, width(), Panel(panel)});
+    pack({depth(), steps(), columns, from, p_.b_type, p_.b_stride, width(), Panel(panel)});
   }
 
   void Multiply(int64_t block, int64_t panel) const {
     const int64_t row = RowBegin(block);
     const int64_t column = n_ + panel * width();
-    const bool last = k_ + depth_ >= p_.k;
     MatMulBlock<T> b = {.rows = RowBegin(block + 1) - row};
     b.columns = std::min(width(), p_.n - column);
     b.steps = steps();
-    if (pack_a_) {
+    if (Direct(block)) {
+      b.a = static_cast<const T*>(At(p_.a, kType, p_.a_stride, row, k_));
+      b.a_row = p_.a_stride;
+      b.a_step = kK;
+    } else {
       b.a = PackedA(block);
       b.a_row = a_by_steps_ ? kK : a_width_ * kK;
       b.a_step = a_by_steps_ ? PackedRows(block) * kK : kK;
-    } else if constexpr (!kBf16) {
-      b.a = p_.a + row * p_.a_stride + k_;
-      b.a_row = p_.a_stride;
-      b.a_step = 1;
     }
     b.b = Panel(panel);
-    b.bias = last && p_.bias != nullptr ? p_.bias + column : nullptr;
+    b.bias = k_ == 0 && p_.bias != nullptr ? p_.bias + column : nullptr;
     b.accumulate = p_.accumulate || k_ > 0;
     b.c = p_.c + row * p_.c_stride + column;
     b.c_stride = p_.c_stride;
@@ -164,31 +216,44 @@ class Product {
   const MatMulParams& p_;
   const MatMulKernelsOf<T>& kernels_ = Kernels();
   const int64_t row_blocks_, tiles_;
-  const bool pack_a_;
   const bool a_by_steps_;  // packed a is [steps][rows], not [rows][steps]
   int64_t depth_, a_width_;
   T* a_ = nullptr;
   T* b_ = nullptr;
+  bool whole_b_ = false;   // b_ holds all of b, not the block at hand
   int64_t k_ = 0, n_ = 0;  // of the block at hand
 };
 
-template <typename Loop>
-void Run(const MatMulParams& p, Loop loop) {
+template <typename Fn>
+void WithProduct(const MatMulParams& p, Fn fn) {
   if (p.type == ComputeType::kBFloat16) {
-    Product<BFloat16>(p).Run(loop);
+    Product<BFloat16> product(p);
+    fn(product);
   } else {
-    Product<float>(p).Run(loop);
+    Product<float> product(p);
+    fn(product);
   }
 }
 
 }  // namespace
 
 void MatMul(const MatMulParams& params, ThreadPool& pool) {
-  Run(params, [&pool](int64_t count, auto&& body) { pool.ParallelFor(count, body); });
+  WithProduct(params, [&](auto& product) {
+    product.Run([&](int64_t count, auto&& body) { pool.ParallelFor(count, body); });
+  });
 }
 
 void MatMulOnThisThread(const MatMulParams& params) {
-  Run(params, [](int64_t count, auto&& body) { body(int64_t{0}, count, 0); });
+  WithProduct(params, [&](auto& product) {
+    product.Run([](int64_t count, auto&& body) { body(int64_t{0}, count, 0); });
+  });
+}
+
+void PackedB::Pack(const MatMulParams& params, ThreadPool& pool) {
+  WithProduct(params, [&](auto& product) {
+    product.PackWholeB(PackedBAccess::Storage(*this),
+                       [&](int64_t count, auto&& body) { pool.ParallelFor(count, body); });
+  });
 }
 
 }  // namespace hanlin

@@ -2,16 +2,19 @@
 // layer differ only in which operand is transposed. (Serving uses linear.h, whose weights are
 // packed once; in training they change every step.)
 //
-// In fp32, or with op(a) and op(b) rounded to bf16 on the way and their products added in fp32,
-// which takes half the time where the processor has vdpbf16ps.
+// In fp32, or with op(a) and op(b) rounded to bf16 on the way, unless they are bf16 already, and
+// their products added in fp32: that takes half the time where the processor has vdpbf16ps, and an
+// eighth where it has AMX.
 //
-// Deterministic: an element is one chain of fma (of pairs of k in bf16) over ascending k, so it
-// depends neither on the number of threads nor on how many rows or columns there are. Thread-safe;
-// scratch memory is kept per calling thread: 4 bytes x kMatMulDepth x m at most, and 1.25 MiB.
+// Deterministic: an element is one chain of fma over ascending k (of pairs of k in bf16, of 16
+// pairs on AMX), so it depends neither on the number of threads nor on how many rows or columns
+// there are. Thread-safe; scratch memory is kept per calling thread: 4 bytes x kMatMulDepth x m at
+// most, and 1.25 MiB.
 #ifndef HANLIN_KERNELS_GEMM_CPU_MATMUL_H_
 #define HANLIN_KERNELS_GEMM_CPU_MATMUL_H_
 
 #include <cstdint>
+#include <vector>
 
 #include "common/threading/thread_pool.h"
 #include "kernels/base/types.h"
@@ -20,23 +23,39 @@ namespace hanlin {
 
 inline constexpr int64_t kMatMulDepth = 320;  // steps (1 k, or 2 in bf16) multiplied at a time
 
-// c = op(a) op(b) (+ bias) (+ c), op(a) [m, k], op(b) [k, n]. Strides count elements from one
+class PackedB;
+
+// c = (bias +) (c +) op(a) op(b), op(a) [m, k], op(b) [k, n]. Strides count elements from one
 // stored row to the next.
 struct MatMulParams {
   int64_t m = 0;
   int64_t n = 0;
   int64_t k = 0;
-  const float* a = nullptr;  // stored [m, k], or [k, m] when transposed
+  const void* a = nullptr;  // stored [m, k], or [k, m] when transposed
   int64_t a_stride = 0;
   bool a_transposed = false;
-  const float* b = nullptr;  // stored [k, n], or [n, k] when transposed
+  ComputeType a_type = ComputeType::kFloat32;  // kBFloat16 only where `type` is
+  const void* b = nullptr;                     // stored [k, n], or [n, k] when transposed
   int64_t b_stride = 0;
   bool b_transposed = false;
-  const float* bias = nullptr;  // [n] or null
-  bool accumulate = false;      // add to what c holds
-  float* c = nullptr;           // [m, n]
+  ComputeType b_type = ComputeType::kFloat32;
+  const PackedB* packed_b = nullptr;  // of these n, k, b and type; null: packed on the way
+  const float* bias = nullptr;        // [n] or null
+  bool accumulate = false;            // add to what c holds
+  float* c = nullptr;                 // [m, n]
   int64_t c_stride = 0;
   ComputeType type = ComputeType::kFloat32;
+};
+
+// op(b) as products read it, for several that share it.
+class PackedB {
+ public:
+  // Of n, k, type and what describes b in `params`.
+  void Pack(const MatMulParams& params, ThreadPool& pool);
+
+ private:
+  friend class PackedBAccess;
+  std::vector<float> storage_;
 };
 
 void MatMul(const MatMulParams& params, ThreadPool& pool);

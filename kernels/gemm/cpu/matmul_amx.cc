@@ -25,20 +25,24 @@ struct TileConfig {
 };
 static_assert(sizeof(TileConfig) == 64);
 
-// c [16 or 32 rows][16 or 32 columns] (+)= a b in whole tiles. Tiles 0 to 3 hold c, 4 and 5 a, 6
-// and 7 b.
+// c [16 or 32 rows][16 or 32 columns] = a b + what c begins with, in whole tiles. Tiles 0 to 3 hold
+// c, 4 and 5 a, 6 and 7 b.
 template <bool kTwoRows, bool kTwoColumns>
 HANLIN_KERNEL_INLINE void Multiply(const MatMulBlock<BFloat16>& block, int64_t row, float* c,
-                                   int64_t c_stride, bool accumulate) {
+                                   int64_t c_stride, bool accumulate, const float* bias) {
   const int64_t c_bytes = c_stride * 4, a_bytes = block.a_row * 2;
   constexpr int64_t kPanelBytes = kPanelWidth * 4;
   float* const c_below = c + kTile * c_stride;
   asm volatile("" ::: "memory");  // the loads below are not known to read memory
-  if (accumulate) {
-    _tile_loadd(0, c, c_bytes);
-    if constexpr (kTwoColumns) _tile_loadd(1, c + kTile, c_bytes);
-    if constexpr (kTwoRows) _tile_loadd(2, c_below, c_bytes);
-    if constexpr (kTwoRows && kTwoColumns) _tile_loadd(3, c_below + kTile, c_bytes);
+  if (accumulate || bias != nullptr) {
+    // Every row begins with the same bias.
+    const int64_t stride = accumulate ? c_bytes : 0;
+    const float* const above = accumulate ? c : bias;
+    const float* const below = accumulate ? c_below : bias;
+    _tile_loadd(0, above, stride);
+    if constexpr (kTwoColumns) _tile_loadd(1, above + kTile, stride);
+    if constexpr (kTwoRows) _tile_loadd(2, below, stride);
+    if constexpr (kTwoRows && kTwoColumns) _tile_loadd(3, below + kTile, stride);
   } else {
     _tile_zero(0);
     if constexpr (kTwoColumns) _tile_zero(1);
@@ -69,28 +73,21 @@ HANLIN_KERNEL_INLINE void Multiply(const MatMulBlock<BFloat16>& block, int64_t r
   if constexpr (kTwoRows && kTwoColumns) _tile_stored(3, c_below + kTile, c_bytes);
 }
 
-// A tile that c ends within, or that gets a bias, is computed in `copy`.
+// A tile that c ends within, or that has both c and a bias to begin with, is computed in `copy`.
 template <bool kTwoRows, bool kTwoColumns>
 void ThroughCopy(const MatMulBlock<BFloat16>& block, int64_t row) {
   alignas(64) float copy[kBlockRows][kPanelWidth] = {};
   const int64_t rows = block.rows - row < kBlockRows ? block.rows - row : kBlockRows;
   float* const c = block.c + row * block.c_stride;
-  for (int64_t r = 0; r < rows && block.accumulate; ++r) {
-    for (int64_t j = 0; j < block.columns; ++j) copy[r][j] = c[r * block.c_stride + j];
-  }
-  Multiply<kTwoRows, kTwoColumns>(block, row, copy[0], kPanelWidth, block.accumulate);
-  for (int64_t j = 0; j < block.columns; j += kLanes) {
-    const int64_t count = block.columns - j < kLanes ? block.columns - j : kLanes;
-    const F bias = block.bias != nullptr ? LoadUpTo(block.bias + j, count) : Zero();
-    for (int64_t r = 0; r < rows; ++r) {
-      const F sum = block.bias != nullptr ? Add(Load(copy[r] + j), bias) : Load(copy[r] + j);
-      float* const to = c + r * block.c_stride + j;
-      if (count == kLanes) {
-        Store(to, sum);
-      } else {
-        StoreFirst(to, sum, static_cast<int>(count));
-      }
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t j = 0; j < block.columns; ++j) {
+      const float bias = block.bias != nullptr ? block.bias[j] : 0;
+      copy[r][j] = block.accumulate ? c[r * block.c_stride + j] + bias : bias;
     }
+  }
+  Multiply<kTwoRows, kTwoColumns>(block, row, copy[0], kPanelWidth, true, nullptr);
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t j = 0; j < block.columns; ++j) c[r * block.c_stride + j] = copy[r][j];
   }
 }
 
@@ -99,9 +96,10 @@ void Block(const MatMulBlock<BFloat16>& block) {
   _tile_loadconfig(&config);
   for (int64_t row = 0; row < block.rows; row += kBlockRows) {
     const int64_t rows = block.rows - row;
-    if (rows >= kBlockRows && block.columns == kPanelWidth && block.bias == nullptr) {
+    const bool whole = rows >= kBlockRows && block.columns == kPanelWidth;
+    if (whole && (block.bias == nullptr || !block.accumulate)) {
       Multiply<true, true>(block, row, block.c + row * block.c_stride, block.c_stride,
-                           block.accumulate);
+                           block.accumulate, block.bias);
     } else if (rows > kTile) {
       if (block.columns > kTile) {
         ThroughCopy<true, true>(block, row);
@@ -121,16 +119,20 @@ void PackK(const MatMulPack<BFloat16>& pack) { PackPairsOfK(pack); }
 void PackLines(const MatMulPack<BFloat16>& pack) { PackPairsOfLines(pack); }
 void Round(const float* from, int64_t k, BFloat16* to) { RoundRow(from, k, to); }
 
-void PackRows(const MatMulPack<BFloat16>& pack) {
+template <typename From>
+void PackRowsOf(const MatMulPack<BFloat16>& pack) {
   auto* const to = reinterpret_cast<uint32_t*>(pack.panel);
   for (int64_t step = 0; step < pack.steps; step += kLanes) {
     for (int64_t line = 0; line < pack.lines; line += kLanes) {
       I pairs[kLanes];
-      for (int i = 0; i < kLanes; ++i) pairs[i] = ZippedPairs(pack, step + i, line);
+      for (int i = 0; i < kLanes; ++i) pairs[i] = LoadStep<From>(pack, step + i, line);
       Transpose(pairs);
       for (int i = 0; i < kLanes; ++i) StoreI(to + (line + i) * pack.width + step, pairs[i]);
     }
   }
+}
+void PackRows(const MatMulPack<BFloat16>& pack) {
+  pack.from_type == ComputeType::kFloat32 ? PackRowsOf<float>(pack) : PackRowsOf<BFloat16>(pack);
 }
 
 }  // namespace

@@ -17,8 +17,8 @@ struct MatMulBlock {
   const T* a;       // the step of a row at a[row * a_row + step * a_step]
   int64_t a_row;
   int64_t a_step;
-  const T* b;  // [steps][width], zeros behind the last column
-  const float* bias;
+  const T* b;         // [steps][width], zeros behind the last column
+  const float* bias;  // null or what is added to c before the first step
   bool accumulate;
   float* c;
   int64_t c_stride;
@@ -31,7 +31,8 @@ struct MatMulPack {
   int64_t k;
   int64_t steps;  // at least what k takes
   int64_t lines;
-  const float* from;
+  const void* from;  // of from_type; what T is, or kFloat32
+  ComputeType from_type;
   int64_t stride;
   int64_t width;  // a multiple of 16
   T* panel;

@@ -25,11 +25,17 @@ void Tile(const MatMulBlock<T>& block, int64_t row) {
       }
     }
   }
+  F bias[kTilePanels];
+#pragma GCC unroll 4
+  for (int p = 0; p < kTilePanels; ++p) {
+    bias[p] = block.bias != nullptr ? LoadUpTo(block.bias + p * kLanes, block.columns - p * kLanes)
+                                    : Zero();
+  }
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 4
     for (int p = 0; p < kTilePanels; ++p) {
-      acc[r][p] = block.accumulate ? Load(c + r * c_stride + p * kLanes) : Zero();
+      acc[r][p] = block.accumulate ? Add(Load(c + r * c_stride + p * kLanes), bias[p]) : bias[p];
     }
   }
   const T* b = block.b;
@@ -45,17 +51,10 @@ void Tile(const MatMulBlock<T>& block, int64_t row) {
       for (int p = 0; p < kTilePanels; ++p) acc[r][p] = S::Dot(columns[p], value, acc[r][p]);
     }
   }
-  float bias[kWidth] = {};
-  if (block.bias != nullptr) {
-    for (int64_t j = 0; j < block.columns; ++j) bias[j] = block.bias[j];
-  }
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 4
-    for (int p = 0; p < kTilePanels; ++p) {
-      const F sum = block.bias != nullptr ? Add(acc[r][p], Load(bias + p * kLanes)) : acc[r][p];
-      Store(c + r * c_stride + p * kLanes, sum);
-    }
+    for (int p = 0; p < kTilePanels; ++p) Store(c + r * c_stride + p * kLanes, acc[r][p]);
   }
   if (full) return;
   for (int r = 0; r < R; ++r) {
@@ -73,22 +72,23 @@ void Block(const MatMulBlock<T>& block) {
 }
 
 void PackK(const MatMulPack<float>& pack) {
+  const auto* const from = static_cast<const float*>(pack.from);
   for (int64_t k = 0; k < pack.k; ++k) {
     for (int64_t j = 0; j < pack.width; j += kLanes) {
-      Store(pack.panel + k * pack.width + j,
-            LoadUpTo(pack.from + k * pack.stride + j, pack.lines - j));
+      Store(pack.panel + k * pack.width + j, LoadUpTo(from + k * pack.stride + j, pack.lines - j));
     }
   }
 }
 void PackK(const MatMulPack<BFloat16>& pack) { PackPairsOfK(pack); }
 
 void PackLines(const MatMulPack<float>& pack) {
+  const auto* const from = static_cast<const float*>(pack.from);
   for (int64_t line = 0; line < pack.width; line += kLanes) {
     for (int64_t k = 0; k < pack.k; k += kLanes) {
       I values[kLanes];
       for (int i = 0; i < kLanes; ++i) {
         const int64_t count = line + i < pack.lines ? pack.k - k : 0;
-        values[i] = BitsToI(LoadUpTo(pack.from + (line + i) * pack.stride + k, count));
+        values[i] = BitsToI(LoadUpTo(from + (line + i) * pack.stride + k, count));
       }
       Transpose(values);
       for (int i = 0; i < kLanes && k + i < pack.k; ++i) {

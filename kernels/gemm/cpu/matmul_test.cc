@@ -88,6 +88,63 @@ TEST_P(MatMulTest, Bf16RoundsTheOperandsAndNothingElse) {
   }
 }
 
+TEST_P(MatMulTest, OperandsStoredInBf16GiveTheBitsOfRoundingThem) {
+  ThreadPool pool(3);
+  Shape shapes[] = {{1, 1, 1}, {48, 70, 64}, {64, 32, 1280}, {7, 65, 17}, {200, 40, 1283}};
+  for (const Shape& s : shapes) {
+    for (int form = 0; form < 4; ++form) {
+      const auto a = RandomFloats(s.m * s.k, 1), b = RandomFloats(s.k * s.n, 2);
+      const auto a16 = testing::Convert<BFloat16>(a), b16 = testing::Convert<BFloat16>(b);
+      std::vector<float> got(s.m * s.n), want(s.m * s.n);
+      MatMulParams p = {.m = s.m, .n = s.n, .k = s.k, .a = a.data(), .b = b.data()};
+      p.a_transposed = (form & 1) != 0;
+      p.b_transposed = (form & 2) != 0;
+      p.a_stride = p.a_transposed ? s.m : s.k;
+      p.b_stride = p.b_transposed ? s.k : s.n;
+      p.c = want.data();
+      p.c_stride = s.n;
+      p.type = ComputeType::kBFloat16;
+      MatMul(p, pool);
+      p.a = a16.data();
+      p.b = b16.data();
+      p.a_type = p.b_type = ComputeType::kBFloat16;
+      p.c = got.data();
+      MatMul(p, pool);
+      EXPECT_TRUE(testing::SameBits(got.data(), want.data(), got.size()))
+          << s.m << "x" << s.n << "x" << s.k << " form " << form;
+    }
+  }
+}
+
+TEST_P(MatMulTest, PackingOnceGivesTheSameBits) {
+  ThreadPool pool(3);
+  const int64_t n = 2100, k = 1300, rows = 37;
+  for (const ComputeType type : {ComputeType::kFloat32, ComputeType::kBFloat16}) {
+    for (const bool transposed : {false, true}) {
+      const auto a = RandomFloats(2 * rows * k, 1), b = RandomFloats(k * n, 2);
+      std::vector<float> got(2 * rows * n), want(2 * rows * n);
+      MatMulParams p = {.m = 2 * rows, .n = n, .k = k, .a = a.data(), .a_stride = k};
+      p.b = b.data();
+      p.b_stride = transposed ? k : n;
+      p.b_transposed = transposed;
+      p.c = want.data();
+      p.c_stride = n;
+      p.type = type;
+      MatMul(p, pool);
+      PackedB packed;
+      packed.Pack(p, pool);
+      p.packed_b = &packed;
+      p.m = rows;
+      for (int half = 0; half < 2; ++half) {
+        p.a = a.data() + half * rows * k;
+        p.c = got.data() + half * rows * n;
+        MatMul(p, pool);
+      }
+      EXPECT_TRUE(testing::SameBits(got.data(), want.data(), got.size())) << transposed;
+    }
+  }
+}
+
 TEST_P(MatMulTest, BitsDoNotDependOnThreadsOrNeighbours) {
   const int64_t m = 101, n = 130, k = 700;
   for (const ComputeType type : {ComputeType::kFloat32, ComputeType::kBFloat16}) {
