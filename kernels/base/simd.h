@@ -37,6 +37,11 @@ HANLIN_KERNEL_INLINE F LoadFirst(const float* p, int n) {
   for (int i = 0; i < n; ++i) buffer[i] = p[i];
   return Load(buffer);
 }
+HANLIN_KERNEL_INLINE F LoadFirst(const BFloat16* p, int n) {
+  float buffer[kLanes] = {};
+  for (int i = 0; i < n; ++i) buffer[i] = ToFloat(p[i]);
+  return Load(buffer);
+}
 HANLIN_KERNEL_INLINE void StoreFirst(float* p, F v, int n) {
   float buffer[kLanes];
   Store(buffer, v);

@@ -3,34 +3,37 @@
 #ifndef HANLIN_MODEL_TRAIN_CPU_ACTIVATIONS_H_
 #define HANLIN_MODEL_TRAIN_CPU_ACTIVATIONS_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
+#include "kernels/base/aligned.h"
+#include "kernels/base/array.h"
 #include "model/train/train_model.h"
 
 namespace hanlin {
 
 // T = tokens of the micro-batch, h = hidden, H, f, a = heads, MLP width and heads x head_dim of
-// this rank.
+// this rank. What products alone read again is stored as the type they round it to.
 struct LayerActivations {
   float* x;        // [T, h] the layer's input
   float* mean1;    // [T]
   float* rstd1;    // [T]
-  float* ln1;      // [T, h]
+  Array ln1;       // [T, h] operand
   float* qkv;      // [T, 3a]
   float* log_sum;  // [sequences, H, length]
-  float* att;      // [T, a]
+  Array att;       // [T, a] operand
   float* x1;       // [T, h] after attention
   float* mean2;    // [T]
   float* rstd2;    // [T]
-  float* ln2;      // [T, h]
+  Array ln2;       // [T, h] operand
   float* up;       // [T, f] before GELU
-  float* act;      // [T, f] after GELU
+  Array act;       // [T, f] operand: after GELU
 };
 
 class CpuActivations {
  public:
-  CpuActivations(const ModelConfig& config, int tp_size, Recompute recompute);
+  CpuActivations(const ModelConfig& config, int tp_size, ComputeType operands, Recompute recompute);
 
   // Makes room for `tokens`; pointers given out before are void. `keep` is false for a pass without
   // a backward pass: all layers share one set.
@@ -45,29 +48,40 @@ class CpuActivations {
 
   // Scratch shared by all layers.
   float* hidden(int i) { return hidden_[i].data(); }  // [T, h], i < kHiddenBuffers
-  float* dqkv() { return dqkv_.data(); }              // [T, 3a]
   float* datt() { return datt_.data(); }              // [T, a]
   float* dup() { return dup_.data(); }                // [T, f]
-  float* mean() { return statistics_.data(); }        // [T]
+  // The operand of a product of the backward pass: the gradient of its output, [T, widest].
+  Array dy() { return {dy_.data(), operands_}; }
+  float* mean() { return statistics_.data(); }  // [T]
   float* rstd() { return statistics_.data() + tokens_; }
 
   static constexpr int kHiddenBuffers = 3;
 
  private:
-  // One buffer of LayerActivations: its width per token and whether every layer has its own.
+  // One buffer of LayerActivations: its width per token, whether it is an operand and whether every
+  // layer has its own.
   struct Field {
-    float* LayerActivations::*pointer;
+    float* LayerActivations::*numbers;
+    Array LayerActivations::*operand;
     int64_t width;
     bool kept;
   };
 
+  int64_t WidestGradient() const;
+  size_t OperandBytes(int64_t count) const { return count * SizeOf(operands_); }
+  size_t TokenBytes(const Field& field) const {
+    return field.operand == nullptr ? field.width * sizeof(float) : OperandBytes(field.width);
+  }
+
   const int layers_;
   const int64_t hidden_size_;
+  const ComputeType operands_;
   std::vector<Field> fields_;
-  std::vector<std::vector<float>> storage_;  // by field
-  std::vector<float> inputs_;                // [layers + 1][T, h], or [2][T, h] without `keep`
-  std::vector<float> hidden_[kHiddenBuffers];
-  std::vector<float> dqkv_, datt_, dup_, statistics_;
+  std::vector<AlignedVector<std::byte>> storage_;  // by field
+  AlignedVector<float> inputs_;  // [layers + 1][T, h], or [2][T, h] without `keep`
+  AlignedVector<float> hidden_[kHiddenBuffers];
+  AlignedVector<float> datt_, dup_, statistics_;
+  AlignedVector<std::byte> dy_;
   int64_t att_width_, ffn_width_;
   int64_t tokens_ = 0;
   bool keep_ = true;

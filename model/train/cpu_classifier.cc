@@ -16,17 +16,28 @@ constexpr int64_t kClassifierRows = 512;
 }  // namespace
 
 int64_t CpuTrainModel::ClassifierBytes() const {
-  const int64_t floats = config_.vocab_size / tp_size() + 2 * config_.hidden_size;
-  return kClassifierRows * floats * static_cast<int64_t>(sizeof(float));
+  const int64_t vocabulary = config_.vocab_size / tp_size();
+  const auto operand = static_cast<int64_t>(SizeOf(options_.operands));
+  const auto number = static_cast<int64_t>(sizeof(float));
+  return kClassifierRows *
+             (vocabulary * number + config_.hidden_size * (number + operand) +
+              (options_.operands == ComputeType::kBFloat16 ? vocabulary * operand : 0)) +
+         2 * vocabulary * config_.hidden_size * operand;
+}
+
+void CpuTrainModel::PackClassifier(bool backward) {
+  forward_classifier_.Pack(ForwardProduct(TensorRole::kWordEmbedding, 0), pool_);
+  if (!backward) return;
+  backward_classifier_.Pack(InputGradientProduct(TensorRole::kWordEmbedding, 0), pool_);
 }
 
 // h [positions, hidden]; dh likewise or null.
 absl::Status CpuTrainModel::ClassifyRows(const Pass& pass, std::span<const int64_t> positions,
-                                         const float* h, float* dh, std::span<float> losses) {
+                                         ConstArray h, float* dh, std::span<float> losses) {
   const auto rows = static_cast<int64_t>(positions.size());
   const int64_t vocabulary = layout_.Of({TensorRole::kWordEmbedding}).shape.rows;
   logits_.resize(kClassifierRows * vocabulary);
-  Linear(rows, h, TensorRole::kWordEmbedding, 0, nullptr, logits_.data());
+  Linear(rows, h, TensorRole::kWordEmbedding, 0, nullptr, logits_.data(), &forward_classifier_);
   std::vector<int32_t> labels(rows);
   std::vector<float> weights(rows), log_sum(rows), loss(rows);
   for (int64_t i = 0; i < rows; ++i) {
@@ -44,8 +55,13 @@ absl::Status CpuTrainModel::ClassifyRows(const Pass& pass, std::span<const int64
   JoinStats(joined.data(), rows, tp_size(), log_sum.data(), loss.data());
   for (int64_t i = 0; i < rows; ++i) losses[positions[i]] = loss[i];
   if (dh == nullptr) return absl::OkStatus();
-  CrossEntropyGradient(params, log_sum.data(), weights.data(), pool_);
-  LinearBackward(rows, logits_.data(), h, TensorRole::kWordEmbedding, 0, dh);
+  Array dlogits = logits_.data();
+  if (options_.operands == ComputeType::kBFloat16) {
+    dlogits_.resize(kClassifierRows * vocabulary * SizeOf(options_.operands));
+    dlogits = {dlogits_.data(), options_.operands};
+  }
+  CrossEntropyGradient(params, log_sum.data(), weights.data(), dlogits, pool_);
+  LinearBackward(rows, dlogits, h, TensorRole::kWordEmbedding, 0, dh, &backward_classifier_);
   return AllReduce(dh, rows * config_.hidden_size);
 }
 
@@ -57,20 +73,22 @@ absl::Status CpuTrainModel::Classify(const Pass& pass, bool all, std::span<float
   for (int64_t t = 0; t < pass.tokens; ++t) {
     if (all || pass.batch->weights[t] != 0) positions.push_back(t);
   }
-  float* const h = activations_.hidden(0);
+  const Array h = {activations_.hidden(0), options_.operands};
   NormForward(pass, TensorRole::kFinalLnWeight, TensorRole::kFinalLnBias, 0, activations_.final_x(),
               activations_.mean(), activations_.rstd(), h);
   float* const dh = activations_.hidden(1);
   if (dx != nullptr) std::fill_n(dh, pass.tokens * width, 0.0f);
-  selected_.resize(kClassifierRows * width);
+  const auto row_bytes = static_cast<int64_t>(width * SizeOf(h.type));
+  selected_.resize(kClassifierRows * row_bytes);
   dselected_.resize(kClassifierRows * width);
+  PackClassifier(dx != nullptr);
   for (size_t begin = 0; begin < positions.size(); begin += kClassifierRows) {
     const auto rows = std::span<const int64_t>(positions).subspan(
         begin, std::min<size_t>(kClassifierRows, positions.size() - begin));
     for (size_t i = 0; i < rows.size(); ++i) {
-      std::memcpy(selected_.data() + i * width, h + rows[i] * width, width * sizeof(float));
+      std::memcpy(selected_.data() + i * row_bytes, h.From(rows[i] * width).data, row_bytes);
     }
-    RETURN_IF_ERROR(ClassifyRows(pass, rows, selected_.data(),
+    RETURN_IF_ERROR(ClassifyRows(pass, rows, {selected_.data(), h.type},
                                  dx == nullptr ? nullptr : dselected_.data(), losses));
     for (size_t i = 0; dx != nullptr && i < rows.size(); ++i) {
       std::memcpy(dh + rows[i] * width, dselected_.data() + i * width, width * sizeof(float));

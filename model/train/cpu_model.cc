@@ -7,7 +7,6 @@
 
 #include "common/status/status.h"
 #include "kernels/elementwise/cpu/elementwise.h"
-#include "kernels/gemm/cpu/matmul.h"
 #include "kernels/norm/cpu/layer_norm_backward.h"
 #include "model/train/dropout_sites.h"
 
@@ -25,7 +24,7 @@ CpuTrainModel::CpuTrainModel(const TrainModelOptions& options, ThreadPool& pool)
       config_(options_.config),
       pool_(pool),
       layout_(options_.config, tp_size()),
-      activations_(options_.config, tp_size(), options_.recompute),
+      activations_(options_.config, tp_size(), options_.operands, options_.recompute),
       parameters_(layout_.size()),
       gradients_(layout_.size()),
       sum_(options_.data) {
@@ -50,30 +49,47 @@ DropoutParams CpuTrainModel::Dropout(const Pass& pass, float rate, uint32_t site
   return {pass.training ? rate : 0, options_.seed, pass.step, site, pass.batch->first_row};
 }
 
-void CpuTrainModel::Linear(int64_t rows, const float* x, TensorRole weight, int layer,
-                           const float* bias, float* y) const {
+MatMulParams CpuTrainModel::ForwardProduct(TensorRole weight, int layer) const {
   const TensorShape shape = layout_.Of({weight, layer}).shape;
-  MatMulParams p = {.m = rows, .n = shape.rows, .k = shape.cols, .a = x, .a_stride = shape.cols};
+  MatMulParams p = {.n = shape.rows, .k = shape.cols, .a_stride = shape.cols};
   p.b = Weight(weight, layer);
   p.b_stride = shape.cols;
   p.b_transposed = true;
-  p.bias = bias;
-  p.c = y;
   p.c_stride = shape.rows;
   p.type = options_.operands;
+  return p;
+}
+
+MatMulParams CpuTrainModel::InputGradientProduct(TensorRole weight, int layer) const {
+  const TensorShape shape = layout_.Of({weight, layer}).shape;
+  MatMulParams p = {.n = shape.cols, .k = shape.rows, .a_stride = shape.rows};
+  p.b = Weight(weight, layer);
+  p.b_stride = shape.cols;
+  p.c_stride = shape.cols;
+  p.type = options_.operands;
+  return p;
+}
+
+void CpuTrainModel::Linear(int64_t rows, ConstArray x, TensorRole weight, int layer,
+                           const float* bias, float* y, const PackedB* packed) const {
+  MatMulParams p = ForwardProduct(weight, layer);
+  p.m = rows;
+  p.a = x;
+  p.packed_b = packed;
+  p.bias = bias;
+  p.c = y;
   MatMul(p, pool_);
 }
 
-void CpuTrainModel::LinearBackward(int64_t rows, const float* dy, const float* x, TensorRole weight,
-                                   int layer, float* dx) {
-  const TensorShape shape = layout_.Of({weight, layer}).shape;
-  MatMulParams p = {.m = rows, .n = shape.cols, .k = shape.rows, .a = dy, .a_stride = shape.rows};
-  p.b = Weight(weight, layer);
-  p.b_stride = shape.cols;
+void CpuTrainModel::LinearBackward(int64_t rows, ConstArray dy, ConstArray x, TensorRole weight,
+                                   int layer, float* dx, const PackedB* packed) {
+  MatMulParams p = InputGradientProduct(weight, layer);
+  p.m = rows;
+  p.a = dy;
+  p.packed_b = packed;
   p.c = dx;
-  p.c_stride = shape.cols;
-  p.type = options_.operands;
   MatMul(p, pool_);
+  const TensorShape shape = layout_.Of({weight, layer}).shape;
   MatMulParams w = {.m = shape.rows, .n = shape.cols, .k = rows, .a = dy, .a_stride = shape.rows};
   w.a_transposed = true;
   w.b = x;
@@ -86,7 +102,7 @@ void CpuTrainModel::LinearBackward(int64_t rows, const float* dy, const float* x
 }
 
 void CpuTrainModel::NormForward(const Pass& pass, TensorRole weight, TensorRole bias, int layer,
-                                const float* x, float* mean, float* rstd, float* y) {
+                                const float* x, float* mean, float* rstd, Array y) {
   LayerNormTrain({pass.tokens, config_.hidden_size, x, Weight(weight, layer), Weight(bias, layer),
                   config_.layernorm_epsilon, mean, rstd, y},
                  pool_);
@@ -177,16 +193,16 @@ absl::Status CpuTrainModel::MlpBackward(const Pass& pass, int layer, const Layer
                                         float* dx) {
   using R = TensorRole;
   const int64_t tokens = pass.tokens, h = config_.hidden_size, ffn = config_.ffn_size / tp_size();
-  float* const dproduct = activations_.hidden(0);
+  const Array dy = activations_.dy();
   float* const dln = activations_.hidden(1);
-  DropoutAdd({tokens, h, dx, nullptr, nullptr, dproduct,
-              Dropout(pass, options_.dropout.hidden, MlpSite(layer))},
-             pool_);
-  AddColumnSums(dproduct, tokens, h, Gradient(R::kMlpDownBias, layer), pool_);
-  LinearBackward(tokens, dproduct, a.act, R::kMlpDownWeight, layer, activations_.dup());
-  GeluBackward(Form(config_), a.up, activations_.dup(), tokens * ffn, activations_.dup(), pool_);
-  AddColumnSums(activations_.dup(), tokens, ffn, Gradient(R::kMlpUpBias, layer), pool_);
-  LinearBackward(tokens, activations_.dup(), a.ln2, R::kMlpUpWeight, layer, dln);
+  DropoutAdd(
+      {tokens, h, dx, nullptr, nullptr, dy, Dropout(pass, options_.dropout.hidden, MlpSite(layer))},
+      pool_);
+  AddColumnSums(dy, tokens, h, Gradient(R::kMlpDownBias, layer), pool_);
+  LinearBackward(tokens, dy, a.act, R::kMlpDownWeight, layer, activations_.dup());
+  GeluBackward(Form(config_), a.up, activations_.dup(), tokens * ffn, dy, pool_);
+  AddColumnSums(dy, tokens, ffn, Gradient(R::kMlpUpBias, layer), pool_);
+  LinearBackward(tokens, dy, a.ln2, R::kMlpUpWeight, layer, dln);
   RETURN_IF_ERROR(AllReduce(dln, tokens * h));
   NormBackward(pass, R::kLn2Weight, R::kLn2Bias, layer, a.x1, a.mean2, a.rstd2, dln, dx);
   return absl::OkStatus();
@@ -196,18 +212,16 @@ absl::Status CpuTrainModel::AttentionBackward(const Pass& pass, int layer,
                                               const LayerActivations& a, float* dx) {
   using R = TensorRole;
   const int64_t tokens = pass.tokens, h = config_.hidden_size;
-  float* const dproduct = activations_.hidden(0);
+  const Array dy = activations_.dy();
   float* const dln = activations_.hidden(1);
-  DropoutAdd({tokens, h, dx, nullptr, nullptr, dproduct,
+  DropoutAdd({tokens, h, dx, nullptr, nullptr, dy,
               Dropout(pass, options_.dropout.hidden, AttentionOutSite(layer))},
              pool_);
-  AddColumnSums(dproduct, tokens, h, Gradient(R::kAttnOutBias, layer), pool_);
-  LinearBackward(tokens, dproduct, a.att, R::kAttnOutWeight, layer, activations_.datt());
-  CausalAttentionBackward(AttentionParams(pass, layer, a), a.att, activations_.datt(),
-                          activations_.dqkv(), pool_);
-  AddColumnSums(activations_.dqkv(), tokens, 3 * h / tp_size(), Gradient(R::kQkvBias, layer),
-                pool_);
-  LinearBackward(tokens, activations_.dqkv(), a.ln1, R::kQkvWeight, layer, dln);
+  AddColumnSums(dy, tokens, h, Gradient(R::kAttnOutBias, layer), pool_);
+  LinearBackward(tokens, dy, a.att, R::kAttnOutWeight, layer, activations_.datt());
+  CausalAttentionBackward(AttentionParams(pass, layer, a), a.att, activations_.datt(), dy, pool_);
+  AddColumnSums(dy, tokens, 3 * h / tp_size(), Gradient(R::kQkvBias, layer), pool_);
+  LinearBackward(tokens, dy, a.ln1, R::kQkvWeight, layer, dln);
   RETURN_IF_ERROR(AllReduce(dln, tokens * h));
   NormBackward(pass, R::kLn1Weight, R::kLn1Bias, layer, a.x, a.mean1, a.rstd1, dln, dx);
   return absl::OkStatus();

@@ -1,4 +1,4 @@
-// TrainModel on CPU threads in fp32: the flow of a pass over the kernels of kernels/*/cpu.
+// TrainModel on CPU threads: the flow of a pass over the kernels of kernels/*/cpu.
 //
 //   x   = dropout(wte[token] + wpe[position])                    all-reduce over the vocabulary
 //   per layer:  x1 = x + dropout(att(LN1(x)) Wo^T + bo),  x' = x1 + dropout(gelu(LN2(x1) Wu^T + bu)
@@ -8,10 +8,14 @@
 #ifndef HANLIN_MODEL_TRAIN_CPU_MODEL_H_
 #define HANLIN_MODEL_TRAIN_CPU_MODEL_H_
 
+#include <cstddef>
 #include <vector>
 
 #include "kernels/attention/cpu/causal_attention.h"
+#include "kernels/base/aligned.h"
+#include "kernels/base/array.h"
 #include "kernels/embed/cpu/embed_train.h"
+#include "kernels/gemm/cpu/matmul.h"
 #include "model/train/background_sum.h"
 #include "model/train/cpu_activations.h"
 #include "model/train/train_model.h"
@@ -64,7 +68,7 @@ class CpuTrainModel : public TrainModel {
   absl::Status EmbedForward(const Pass& pass, float* x);
   absl::Status LayerForward(const Pass& pass, int layer, const LayerActivations& a, float* out);
   void NormForward(const Pass& pass, TensorRole weight, TensorRole bias, int layer, const float* x,
-                   float* mean, float* rstd, float* y);
+                   float* mean, float* rstd, Array y);
   CausalAttentionParams AttentionParams(const Pass& pass, int layer,
                                         const LayerActivations& a) const;
   absl::Status LayerBackward(const Pass& pass, int layer, float* dx);
@@ -72,22 +76,27 @@ class CpuTrainModel : public TrainModel {
   absl::Status AttentionBackward(const Pass& pass, int layer, const LayerActivations& a, float* dx);
   void NormBackward(const Pass& pass, TensorRole weight, TensorRole bias, int layer, const float* x,
                     const float* mean, const float* rstd, const float* dy, float* dx);
+  // x W^T and dy W, but for rows and the other operand.
+  MatMulParams ForwardProduct(TensorRole weight, int layer) const;
+  MatMulParams InputGradientProduct(TensorRole weight, int layer) const;
   // y = x W^T (+ b)
-  void Linear(int64_t rows, const float* x, TensorRole weight, int layer, const float* bias,
-              float* y) const;
+  void Linear(int64_t rows, ConstArray x, TensorRole weight, int layer, const float* bias, float* y,
+              const PackedB* packed = nullptr) const;
   // dx = dy W, dW += dy^T x
-  void LinearBackward(int64_t rows, const float* dy, const float* x, TensorRole weight, int layer,
-                      float* dx);
+  void LinearBackward(int64_t rows, ConstArray dy, ConstArray x, TensorRole weight, int layer,
+                      float* dx, const PackedB* packed = nullptr);
 
   // cpu_optimizer.cc: the next stretch's gradient is final on this rank; its sum begins.
   absl::Status ReduceNextStretch();
 
   // cpu_classifier.cc: bytes of the output layer's buffers, whatever the batch.
   int64_t ClassifierBytes() const;
+  // Packs the output layer's weight for all blocks of rows.
+  void PackClassifier(bool backward);
   // Losses of the chosen positions, and with `dx` the gradient of the final
   // LayerNorm's input.
   absl::Status Classify(const Pass& pass, bool all, std::span<float> losses, float* dx);
-  absl::Status ClassifyRows(const Pass& pass, std::span<const int64_t> positions, const float* h,
+  absl::Status ClassifyRows(const Pass& pass, std::span<const int64_t> positions, ConstArray h,
                             float* dh, std::span<float> losses);
 
   const TrainModelOptions options_;
@@ -95,9 +104,11 @@ class CpuTrainModel : public TrainModel {
   ThreadPool& pool_;
   const ParameterLayout layout_;
   CpuActivations activations_;
-  std::vector<float> parameters_, gradients_;
-  std::vector<float> moment1_, moment2_;  // of OwnedRange
-  std::vector<float> logits_, selected_, dselected_;
+  AlignedVector<float> parameters_, gradients_;
+  AlignedVector<float> moment1_, moment2_;  // of OwnedRange
+  AlignedVector<float> logits_, dselected_;
+  AlignedVector<std::byte> selected_, dlogits_;  // operands
+  PackedB forward_classifier_, backward_classifier_;
   bool reduce_in_next_ = false;
   int reduced_ = 0;    // stretches handed to sum_ since the last ReduceGradients
   BackgroundSum sum_;  // ends before the array it works on

@@ -72,7 +72,8 @@ absl::Status CpuTrainModel::Update(double learning_rate, float gradient_scale, i
 
 uint64_t CpuTrainModel::ActivationBytes(Recompute recompute, int64_t sequences,
                                         int64_t length) const {
-  return CpuActivations(config_, tp_size(), recompute).Bytes(sequences * length) +
+  return CpuActivations(config_, tp_size(), options_.operands, recompute)
+             .Bytes(sequences * length) +
          ClassifierBytes();
 }
 
@@ -80,10 +81,10 @@ void CpuTrainModel::ZeroGradients() { std::fill(gradients_.begin(), gradients_.e
 
 absl::Status CpuTrainModel::ReadState(TrainState state, int64_t begin, std::span<float> out) const {
   const bool moment = state == TrainState::kMoment1 || state == TrainState::kMoment2;
-  const std::vector<float>& array = state == TrainState::kParameters  ? parameters_
-                                    : state == TrainState::kGradients ? gradients_
-                                    : state == TrainState::kMoment1   ? moment1_
-                                                                      : moment2_;
+  const AlignedVector<float>& array = state == TrainState::kParameters  ? parameters_
+                                      : state == TrainState::kGradients ? gradients_
+                                      : state == TrainState::kMoment1   ? moment1_
+                                                                        : moment2_;
   const int64_t first = begin - (moment ? OwnedRange().begin : 0);
   if (first < 0 || first + static_cast<int64_t>(out.size()) > static_cast<int64_t>(array.size())) {
     return Internal("elements [{}, {}) are not on this rank", begin, begin + out.size());
@@ -94,10 +95,10 @@ absl::Status CpuTrainModel::ReadState(TrainState state, int64_t begin, std::span
 
 absl::Status CpuTrainModel::WriteState(TrainState state, int64_t begin,
                                        std::span<const float> values) {
-  std::vector<float>& array = state == TrainState::kParameters  ? parameters_
-                              : state == TrainState::kGradients ? gradients_
-                              : state == TrainState::kMoment1   ? moment1_
-                                                                : moment2_;
+  AlignedVector<float>& array = state == TrainState::kParameters  ? parameters_
+                                : state == TrainState::kGradients ? gradients_
+                                : state == TrainState::kMoment1   ? moment1_
+                                                                  : moment2_;
   const bool moment = state == TrainState::kMoment1 || state == TrainState::kMoment2;
   const int64_t first = begin - (moment ? OwnedRange().begin : 0);
   if (first < 0 ||

@@ -43,15 +43,13 @@ class Head {
             query_end};
   }
 
-  // Element [position 0] of q (0), k (1) or v (2) in a [tokens, 3, heads, head_dim] array.
-  template <typename T>
-  T* Qkv(T* base, int which) const {
-    return base + sequence_ * p_.length * qkv_stride() + (which * p_.heads + head_) * p_.head_dim;
+  // Where position 0 of q (0), k (1) or v (2) is in a [tokens, 3, heads, head_dim] array, and of
+  // the output in a [tokens, heads, head_dim] one.
+  int64_t QkvOffset(int which) const {
+    return sequence_ * p_.length * qkv_stride() + (which * p_.heads + head_) * p_.head_dim;
   }
-  template <typename T>
-  T* Out(T* base) const {
-    return base + sequence_ * p_.length * out_stride() + head_ * p_.head_dim;
-  }
+  const float* Qkv(int which) const { return p_.qkv + QkvOffset(which); }
+  int64_t OutOffset() const { return sequence_ * p_.length * out_stride() + head_ * p_.head_dim; }
   int64_t qkv_stride() const { return 3 * p_.heads * p_.head_dim; }
   int64_t out_stride() const { return p_.heads * p_.head_dim; }
   float* log_sum() const { return p_.log_sum + (sequence_ * p_.heads + head_) * p_.length; }
@@ -97,9 +95,9 @@ class Head {
   const int64_t sequence_, head_;
 };
 
-// c [m rows of queries or keys] (+)= op(scores) b
+// c [m rows of queries or keys, head_dim] (+)= op(scores) b
 void Apply(const CausalAttentionParams& p, const Block& block, const float* scores, bool transposed,
-           const float* b, int64_t b_stride, bool accumulate, float* c, int64_t c_stride) {
+           const float* b, int64_t b_stride, float* c) {
   MatMulParams m = {.m = transposed ? block.keys() : block.queries(), .n = p.head_dim};
   m.type = p.operands;
   m.k = transposed ? block.queries() : block.keys();
@@ -108,54 +106,70 @@ void Apply(const CausalAttentionParams& p, const Block& block, const float* scor
   m.a_transposed = transposed;
   m.b = b;
   m.b_stride = b_stride;
-  m.accumulate = accumulate;
+  m.accumulate = transposed;
   m.c = c;
-  m.c_stride = c_stride;
+  m.c_stride = p.head_dim;
   MatMulOnThisThread(m);
 }
 
-void ForwardHead(const CausalAttentionParams& p, int64_t index, float* out) {
+// rows [count, head_dim] to an array whose rows are `stride` elements apart.
+void StoreRows(const CausalAttentionParams& p, const float* rows, int64_t count, Array to,
+               int64_t stride) {
   const auto& kernels = HANLIN_ACTIVE_KERNELS(kCausalAttentionKernels);
-  const auto& elementwise = HANLIN_ACTIVE_KERNELS(kElementwiseKernels);
-  const Head head(p, index);
-  thread_local std::vector<float> scores;
-  scores.resize(kQueryBlock * (p.length + kKeyAlignment));
-  for (int64_t begin = 0; begin < p.length; begin += kQueryBlock) {
-    const Block b = head.BlockAt(begin);
-    head.Scores(b, head.Qkv(p.qkv, 0), head.qkv_stride(), head.Qkv(p.qkv, 1), scores.data());
-    head.ForRows(b, scores.data(), [&](int64_t q, int64_t first, int64_t count, float* row) {
-      head.log_sum()[q] = kernels.softmax(row + first, count, p.scale);
-      if (p.dropout.rate > 0) head.Dropout(elementwise, b, q, row);
-    });
-    Apply(p, b, scores.data(), false, head.Qkv(p.qkv, 2) + b.key_begin * head.qkv_stride(),
-          head.qkv_stride(), false, head.Out(out) + b.query_begin * head.out_stride(),
-          head.out_stride());
+  for (int64_t i = 0; i < count; ++i) {
+    kernels.store(rows + i * p.head_dim, p.head_dim, to.From(i * stride).data, to.type);
   }
 }
 
-void BackwardHead(const CausalAttentionParams& p, int64_t index, const float* out,
-                  const float* dout, float* dqkv) {
+// At least `size` floats; they keep what they held.
+float* Room(std::vector<float>& buffer, int64_t size) {
+  if (static_cast<int64_t>(buffer.size()) < size) buffer.resize(size);
+  return buffer.data();
+}
+
+void ForwardHead(const CausalAttentionParams& p, int64_t index, Array out) {
+  const auto& kernels = HANLIN_ACTIVE_KERNELS(kCausalAttentionKernels);
+  const auto& elementwise = HANLIN_ACTIVE_KERNELS(kElementwiseKernels);
+  const Head head(p, index);
+  thread_local std::vector<float> scores_of, rows_of;
+  float* const scores = Room(scores_of, kQueryBlock * (p.length + kKeyAlignment));
+  float* const rows = Room(rows_of, kQueryBlock * p.head_dim);
+  for (int64_t begin = 0; begin < p.length; begin += kQueryBlock) {
+    const Block b = head.BlockAt(begin);
+    head.Scores(b, head.Qkv(0), head.qkv_stride(), head.Qkv(1), scores);
+    head.ForRows(b, scores, [&](int64_t q, int64_t first, int64_t count, float* row) {
+      head.log_sum()[q] = kernels.softmax(row + first, count, p.scale);
+      if (p.dropout.rate > 0) head.Dropout(elementwise, b, q, row);
+    });
+    Apply(p, b, scores, false, head.Qkv(2) + b.key_begin * head.qkv_stride(), head.qkv_stride(),
+          rows);
+    StoreRows(p, rows, b.queries(), out.From(head.OutOffset() + b.query_begin * head.out_stride()),
+              head.out_stride());
+  }
+}
+
+void BackwardHead(const CausalAttentionParams& p, int64_t index, ConstArray out, const float* dout,
+                  Array dqkv) {
   const auto& kernels = HANLIN_ACTIVE_KERNELS(kCausalAttentionKernels);
   const auto& elementwise = HANLIN_ACTIVE_KERNELS(kElementwiseKernels);
   const Head head(p, index);
   const int64_t stride = head.qkv_stride();
-  thread_local std::vector<float> probability_of, dropped_of, gradient_of;
-  for (auto* buffer : {&probability_of, &dropped_of, &gradient_of}) {
-    buffer->resize(kQueryBlock * (p.length + kKeyAlignment));
-  }
-  float* const probability = probability_of.data();
-  float* const dropped = p.dropout.rate > 0 ? dropped_of.data() : probability;
-  float* const gradient = gradient_of.data();
-  for (int64_t t = 0; t < p.length; ++t) {
-    for (int which = 1; which < 3; ++which) {
-      std::memset(head.Qkv(dqkv, which) + t * stride, 0, p.head_dim * sizeof(float));
-    }
-  }
+  const int64_t scores_size = kQueryBlock * (p.length + kKeyAlignment);
+  thread_local std::vector<float> probability_of, dropped_of, gradient_of, sums_of;
+  float* const probability = Room(probability_of, scores_size);
+  float* const dropped = p.dropout.rate > 0 ? Room(dropped_of, scores_size) : probability;
+  float* const gradient = Room(gradient_of, scores_size);
+  // dq of a block, and the sums of dk and dv, which wait for the last block.
+  const int64_t sums_size = p.length * p.head_dim;
+  float* const dq = Room(sums_of, kQueryBlock * p.head_dim + 2 * sums_size);
+  float* const dk = dq + kQueryBlock * p.head_dim;
+  float* const dv = dk + sums_size;
+  std::fill_n(dk, 2 * sums_size, 0.0f);
+  const float* const head_dout = dout + head.OutOffset();
   for (int64_t begin = 0; begin < p.length; begin += kQueryBlock) {
     const Block b = head.BlockAt(begin);
     const int64_t key_offset = b.key_begin * stride, query_offset = b.query_begin * stride;
-    const float* const dout_block = head.Out(dout) + b.query_begin * head.out_stride();
-    head.Scores(b, head.Qkv(p.qkv, 0), stride, head.Qkv(p.qkv, 1), probability);
+    head.Scores(b, head.Qkv(0), stride, head.Qkv(1), probability);
     head.ForRows(b, probability, [&](int64_t q, int64_t first, int64_t count, float* row) {
       kernels.probabilities(row + first, count, p.scale, head.log_sum()[q]);
       if (p.dropout.rate > 0) {
@@ -164,33 +178,35 @@ void BackwardHead(const CausalAttentionParams& p, int64_t index, const float* ou
         head.Dropout(elementwise, b, q, copy);
       }
     });
-    Apply(p, b, dropped, true, dout_block, head.out_stride(), true, head.Qkv(dqkv, 2) + key_offset,
-          stride);
-    head.Scores(b, head.Out(dout), head.out_stride(), head.Qkv(p.qkv, 2), gradient);
+    Apply(p, b, dropped, true, head_dout + b.query_begin * head.out_stride(), head.out_stride(),
+          dv + b.key_begin * p.head_dim);
+    head.Scores(b, head_dout, head.out_stride(), head.Qkv(2), gradient);
     head.ForRows(b, gradient, [&](int64_t q, int64_t first, int64_t count, float* row) {
       if (p.dropout.rate > 0) head.Dropout(elementwise, b, q, row);
       // sum(dP P) = sum(dO O), with dropout as without it.
-      const float delta = kernels.dot(head.Out(dout) + q * head.out_stride(),
-                                      head.Out(out) + q * head.out_stride(), p.head_dim);
+      const int64_t at = q * head.out_stride();
+      const float delta =
+          kernels.dot(head_dout + at, out.From(head.OutOffset() + at).data, out.type, p.head_dim);
       kernels.dscores(probability + (row - gradient) + first, count, delta, p.scale, row + first);
     });
-    Apply(p, b, gradient, false, head.Qkv(p.qkv, 1) + key_offset, stride, false,
-          head.Qkv(dqkv, 0) + query_offset, stride);
-    Apply(p, b, gradient, true, head.Qkv(p.qkv, 0) + query_offset, stride, true,
-          head.Qkv(dqkv, 1) + key_offset, stride);
+    Apply(p, b, gradient, false, head.Qkv(1) + key_offset, stride, dq);
+    StoreRows(p, dq, b.queries(), dqkv.From(head.QkvOffset(0) + query_offset), stride);
+    Apply(p, b, gradient, true, head.Qkv(0) + query_offset, stride, dk + b.key_begin * p.head_dim);
   }
+  StoreRows(p, dk, p.length, dqkv.From(head.QkvOffset(1)), stride);
+  StoreRows(p, dv, p.length, dqkv.From(head.QkvOffset(2)), stride);
 }
 
 }  // namespace
 
-void CausalAttention(const CausalAttentionParams& p, float* out, ThreadPool& pool) {
+void CausalAttention(const CausalAttentionParams& p, Array out, ThreadPool& pool) {
   pool.ParallelFor(p.sequences * p.heads, [&](int64_t begin, int64_t end, int) {
     for (int64_t i = begin; i < end; ++i) ForwardHead(p, i, out);
   });
 }
 
-void CausalAttentionBackward(const CausalAttentionParams& p, const float* out, const float* dout,
-                             float* dqkv, ThreadPool& pool) {
+void CausalAttentionBackward(const CausalAttentionParams& p, ConstArray out, const float* dout,
+                             Array dqkv, ThreadPool& pool) {
   pool.ParallelFor(p.sequences * p.heads, [&](int64_t begin, int64_t end, int) {
     for (int64_t i = begin; i < end; ++i) BackwardHead(p, i, out, dout, dqkv);
   });

@@ -15,7 +15,7 @@
 #include <cstdint>
 
 #include "common/threading/thread_pool.h"
-#include "kernels/base/types.h"
+#include "kernels/base/array.h"
 #include "kernels/elementwise/cpu/dropout_params.h"
 
 namespace hanlin {
@@ -38,11 +38,11 @@ struct CausalAttentionParams {
 };
 
 // out [sequences * length, heads, head_dim]
-void CausalAttention(const CausalAttentionParams& params, float* out, ThreadPool& pool);
+void CausalAttention(const CausalAttentionParams& params, Array out, ThreadPool& pool);
 
 // dqkv [sequences * length, 3, heads, head_dim], overwritten. `out` is what forward wrote.
-void CausalAttentionBackward(const CausalAttentionParams& params, const float* out,
-                             const float* dout, float* dqkv, ThreadPool& pool);
+void CausalAttentionBackward(const CausalAttentionParams& params, ConstArray out, const float* dout,
+                             Array dqkv, ThreadPool& pool);
 
 }  // namespace hanlin
 

@@ -14,7 +14,8 @@ struct CausalAttentionKernels {
   void (*probabilities)(float* scores, int64_t count, float scale, float log_sum);
   // dp[i] becomes scale * p[i] * (dp[i] - delta).
   void (*dscores)(const float* p, int64_t count, float delta, float scale, float* dp);
-  float (*dot)(const float* a, const float* b, int64_t count);
+  float (*dot)(const float* a, const void* b, ComputeType b_type, int64_t count);
+  void (*store)(const float* x, int64_t count, void* y, ComputeType y_type);  // y = x
 };
 HANLIN_DECLARE_KERNELS(CausalAttentionKernels, kCausalAttentionKernels)
 

@@ -15,10 +15,12 @@ HANLIN_KERNEL_INLINE void ForLanes(int64_t count, Fn fn) {
   for (; i + kLanes <= count; i += kLanes) fn(i, kLanes);
   if (i < count) fn(i, static_cast<int>(count - i));
 }
-HANLIN_KERNEL_INLINE F LoadLanes(const float* p, int lanes) {
+template <typename T>
+HANLIN_KERNEL_INLINE F LoadLanes(const T* p, int lanes) {
   return lanes == kLanes ? Load(p) : LoadFirst(p, lanes);
 }
-HANLIN_KERNEL_INLINE void StoreLanes(float* p, F v, int lanes) {
+template <typename T>
+HANLIN_KERNEL_INLINE void StoreLanes(T* p, F v, int lanes) {
   if (lanes == kLanes) {
     Store(p, v);
   } else {
@@ -65,17 +67,35 @@ void DScores(const float* p, int64_t count, float delta, float scale, float* dp)
   });
 }
 
-float Dot(const float* a, const float* b, int64_t count) {
+template <typename T>
+float DotOf(const float* a, const T* b, int64_t count) {
   F sum = Zero();
   ForLanes(count, [&](int64_t i, int lanes) HANLIN_LAMBDA_INLINE {
     sum = Fma(LoadLanes(a + i, lanes), LoadLanes(b + i, lanes), sum);
   });
   return ReduceAdd(sum);
 }
+float Dot(const float* a, const void* b, ComputeType b_type, int64_t count) {
+  return b_type == ComputeType::kFloat32 ? DotOf(a, static_cast<const float*>(b), count)
+                                         : DotOf(a, static_cast<const BFloat16*>(b), count);
+}
+
+template <typename T>
+void StoreOf(const float* x, int64_t count, T* y) {
+  ForLanes(count, [&](int64_t i, int lanes)
+                      HANLIN_LAMBDA_INLINE { StoreLanes(y + i, LoadLanes(x + i, lanes), lanes); });
+}
+void StoreRow(const float* x, int64_t count, void* y, ComputeType y_type) {
+  if (y_type == ComputeType::kFloat32) {
+    StoreOf(x, count, static_cast<float*>(y));
+  } else {
+    StoreOf(x, count, static_cast<BFloat16*>(y));
+  }
+}
 
 }  // namespace
 
-extern const CausalAttentionKernels kCausalAttentionKernels = {Softmax, Probabilities, DScores,
-                                                               Dot};
+extern const CausalAttentionKernels kCausalAttentionKernels = {Softmax, Probabilities, DScores, Dot,
+                                                               StoreRow};
 
 }  // namespace hanlin::HANLIN_SIMD_NAMESPACE

@@ -2,8 +2,6 @@
 #include "kernels/elementwise/cpu/elementwise.h"
 
 #include <algorithm>
-#include <cstring>
-#include <vector>
 
 #include "kernels/base/isa.h"
 #include "kernels/elementwise/cpu/elementwise_kernels.h"
@@ -24,47 +22,43 @@ void ForChunks(int64_t count, ThreadPool& pool, Body body) {
 
 }  // namespace
 
-void Gelu(GeluForm form, const float* x, int64_t count, float* y, ThreadPool& pool) {
+void Gelu(GeluForm form, const float* x, int64_t count, Array y, ThreadPool& pool) {
   const ElementwiseKernels& kernels = HANLIN_ACTIVE_KERNELS(kElementwiseKernels);
   ForChunks(count, pool, [&](int64_t begin, int64_t n) {
-    kernels.gelu(form == GeluForm::kErf, x + begin, n, y + begin);
+    kernels.gelu(form == GeluForm::kErf, x + begin, n, y.From(begin).data, y.type);
   });
 }
 
-void GeluBackward(GeluForm form, const float* x, const float* dy, int64_t count, float* dx,
+void GeluBackward(GeluForm form, const float* x, const float* dy, int64_t count, Array dx,
                   ThreadPool& pool) {
   const ElementwiseKernels& kernels = HANLIN_ACTIVE_KERNELS(kElementwiseKernels);
   ForChunks(count, pool, [&](int64_t begin, int64_t n) {
-    kernels.gelu_backward(form == GeluForm::kErf, x + begin, dy + begin, n, dx + begin);
+    kernels.gelu_backward(form == GeluForm::kErf, x + begin, dy + begin, n, dx.From(begin).data,
+                          dx.type);
   });
 }
 
 void DropoutAdd(const DropoutAddParams& p, ThreadPool& pool) {
   const ElementwiseKernels& kernels = HANLIN_ACTIVE_KERNELS(kElementwiseKernels);
   pool.ParallelFor(p.rows, [&](int64_t begin, int64_t end, int) {
-    thread_local std::vector<float> row_of;
-    row_of.resize(p.width);
-    float* const row = row_of.data();
     for (int64_t r = begin; r < end; ++r) {
-      std::memcpy(row, p.x + r * p.width, p.width * sizeof(float));
-      if (p.bias != nullptr) kernels.add(p.bias, p.width, row);
-      if (p.dropout.rate > 0) {
-        kernels.dropout(p.dropout, p.dropout.first_row + static_cast<uint32_t>(r), 0, row, p.width,
-                        row);
-      }
-      if (p.base != nullptr) kernels.add(p.base + r * p.width, p.width, row);
-      std::memcpy(p.y + r * p.width, row, p.width * sizeof(float));
+      const int64_t at = r * p.width;
+      kernels.dropout_add({p.dropout, p.dropout.first_row + static_cast<uint32_t>(r), p.width,
+                           p.x + at, p.bias, p.base == nullptr ? nullptr : p.base + at,
+                           p.y.From(at).data, p.y.type});
     }
   });
 }
 
-void AddColumnSums(const float* x, int64_t rows, int64_t width, float* sums, ThreadPool& pool) {
+void AddColumnSums(ConstArray x, int64_t rows, int64_t width, float* sums, ThreadPool& pool) {
   const ElementwiseKernels& kernels = HANLIN_ACTIVE_KERNELS(kElementwiseKernels);
   constexpr int64_t kColumns = 64;
   pool.ParallelFor((width + kColumns - 1) / kColumns, [&](int64_t begin, int64_t end, int) {
-    const int64_t first = begin * kColumns;
-    const int64_t count = std::min(width, end * kColumns) - first;
-    for (int64_t r = 0; r < rows; ++r) kernels.add(x + r * width + first, count, sums + first);
+    for (int64_t first = begin * kColumns; first < std::min(width, end * kColumns);
+         first += kColumns) {
+      kernels.column_sums(x.From(first).data, x.type, rows, width,
+                          std::min(kColumns, width - first), sums + first);
+    }
   });
 }
 

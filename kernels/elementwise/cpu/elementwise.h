@@ -15,16 +15,17 @@
 #include <cstdint>
 
 #include "common/threading/thread_pool.h"
+#include "kernels/base/array.h"
 #include "kernels/elementwise/cpu/dropout_params.h"
 
 namespace hanlin {
 
 enum class GeluForm { kTanh, kErf };
 
-void Gelu(GeluForm form, const float* x, int64_t count, float* y, ThreadPool& pool);
+void Gelu(GeluForm form, const float* x, int64_t count, Array y, ThreadPool& pool);
 
 // dx = dy * gelu'(x); dx may be dy.
-void GeluBackward(GeluForm form, const float* x, const float* dy, int64_t count, float* dx,
+void GeluBackward(GeluForm form, const float* x, const float* dy, int64_t count, Array dx,
                   ThreadPool& pool);
 
 // y[r][c] = base[r][c] + dropout(x[r][c] + bias[c]); rows are numbered from dropout.first_row.
@@ -34,13 +35,13 @@ struct DropoutAddParams {
   const float* x = nullptr;     // [rows, width]
   const float* bias = nullptr;  // [width] or null
   const float* base = nullptr;  // [rows, width] or null (zeros)
-  float* y = nullptr;           // [rows, width]; may be x or base
+  Array y;                      // [rows, width]; may be x or base
   DropoutParams dropout;
 };
 void DropoutAdd(const DropoutAddParams& params, ThreadPool& pool);
 
 // sums[c] += the sum over rows, in ascending order, of x[r][c].
-void AddColumnSums(const float* x, int64_t rows, int64_t width, float* sums, ThreadPool& pool);
+void AddColumnSums(ConstArray x, int64_t rows, int64_t width, float* sums, ThreadPool& pool);
 
 // y += x
 void AddInPlace(const float* x, int64_t count, float* y, ThreadPool& pool);

@@ -8,13 +8,31 @@
 
 namespace hanlin {
 
+// One row of DropoutAdd; y is float* or BFloat16* by y_type.
+struct DropoutAddRow {
+  DropoutParams dropout;
+  uint32_t row;  // from dropout.first_row on
+  int64_t count;
+  const float* x;     // [count]
+  const float* bias;  // [count] or null
+  const float* base;  // [count] or null
+  void* y;            // [count]
+  ComputeType y_type;
+};
+
 struct ElementwiseKernels {
-  void (*gelu)(bool erf, const float* x, int64_t count, float* y);
-  void (*gelu_backward)(bool erf, const float* x, const float* dy, int64_t count, float* dx);
+  void (*gelu)(bool erf, const float* x, int64_t count, void* y, ComputeType y_type);
+  void (*gelu_backward)(bool erf, const float* x, const float* dy, int64_t count, void* dx,
+                        ComputeType dx_type);
   // y[c] = x[c] * (kept(row, first_column + c) ? 1 / (1 - rate) : 0); first_column % 64 == 0.
   void (*dropout)(const DropoutParams& dropout, uint32_t row, uint32_t first_column, const float* x,
                   int64_t count, float* y);
+  void (*dropout_add)(const DropoutAddRow& row);
   void (*add)(const float* x, int64_t count, float* y);  // y += x
+  // sums[c] += x[r][c] over ascending r, for `columns` columns (at most 64) of rows that are
+  // `stride` elements apart.
+  void (*column_sums)(const void* x, ComputeType x_type, int64_t rows, int64_t stride,
+                      int64_t columns, float* sums);
   void (*scale)(float factor, int64_t count, float* y);
 };
 HANLIN_DECLARE_KERNELS(ElementwiseKernels, kElementwiseKernels)

@@ -7,8 +7,8 @@ namespace hanlin::HANLIN_SIMD_NAMESPACE {
 namespace {
 
 // out[i] = fn(offset i, lanes) for [0, count); fn gets the number of valid lanes.
-template <typename Fn>
-HANLIN_KERNEL_INLINE void ForLanes(int64_t count, float* out, Fn fn) {
+template <typename Out, typename Fn>
+HANLIN_KERNEL_INLINE void ForLanes(int64_t count, Out* out, Fn fn) {
   int64_t i = 0;
   for (; i + kLanes <= count; i += kLanes) Store(out + i, fn(i, kLanes));
   if (i < count) {
@@ -16,17 +16,26 @@ HANLIN_KERNEL_INLINE void ForLanes(int64_t count, float* out, Fn fn) {
     StoreFirst(out + i, fn(i, rest), rest);
   }
 }
-HANLIN_KERNEL_INLINE F LoadLanes(const float* p, int lanes) {
+template <typename Fn>
+HANLIN_KERNEL_INLINE void ForLanes(int64_t count, void* out, ComputeType type, Fn fn) {
+  if (type == ComputeType::kFloat32) {
+    ForLanes(count, static_cast<float*>(out), fn);
+  } else {
+    ForLanes(count, static_cast<BFloat16*>(out), fn);
+  }
+}
+template <typename T>
+HANLIN_KERNEL_INLINE F LoadLanes(const T* p, int lanes) {
   return lanes == kLanes ? Load(p) : LoadFirst(p, lanes);
 }
 
-void GeluRow(bool erf, const float* x, int64_t count, float* y) {
+void GeluRow(bool erf, const float* x, int64_t count, void* y, ComputeType y_type) {
   if (erf) {
-    ForLanes(count, y, [=](int64_t i, int lanes) HANLIN_LAMBDA_INLINE {
+    ForLanes(count, y, y_type, [=](int64_t i, int lanes) HANLIN_LAMBDA_INLINE {
       return GeluErf(LoadLanes(x + i, lanes));
     });
   } else {
-    ForLanes(count, y, [=](int64_t i, int lanes) HANLIN_LAMBDA_INLINE {
+    ForLanes(count, y, y_type, [=](int64_t i, int lanes) HANLIN_LAMBDA_INLINE {
       return GeluTanh(LoadLanes(x + i, lanes));
     });
   }
@@ -50,13 +59,14 @@ HANLIN_KERNEL_INLINE F GeluErfDerivative(F x) {
   return Fma(Mul(x, Set1(0.39894228f)), bell, cdf);
 }
 
-void GeluBackwardRow(bool erf, const float* x, const float* dy, int64_t count, float* dx) {
+void GeluBackwardRow(bool erf, const float* x, const float* dy, int64_t count, void* dx,
+                     ComputeType dx_type) {
   if (erf) {
-    ForLanes(count, dx, [=](int64_t i, int lanes) HANLIN_LAMBDA_INLINE {
+    ForLanes(count, dx, dx_type, [=](int64_t i, int lanes) HANLIN_LAMBDA_INLINE {
       return Mul(LoadLanes(dy + i, lanes), GeluErfDerivative(LoadLanes(x + i, lanes)));
     });
   } else {
-    ForLanes(count, dx, [=](int64_t i, int lanes) HANLIN_LAMBDA_INLINE {
+    ForLanes(count, dx, dx_type, [=](int64_t i, int lanes) HANLIN_LAMBDA_INLINE {
       return Mul(LoadLanes(dy + i, lanes), GeluTanhDerivative(LoadLanes(x + i, lanes)));
     });
   }
@@ -78,8 +88,10 @@ HANLIN_KERNEL_INLINE void Philox(I counter[4], uint32_t key0, uint32_t key1) {
   }
 }
 
-void DropoutRow(const DropoutParams& dropout, uint32_t row, uint32_t first_column, const float* x,
-                int64_t count, float* y) {
+// out(i, lanes, dropout(x(i, lanes))) for [0, count), the last call with fewer lanes.
+template <typename In, typename Out>
+HANLIN_KERNEL_INLINE void ForDropout(const DropoutParams& dropout, uint32_t row,
+                                     uint32_t first_column, int64_t count, In x, Out out) {
   static const uint32_t kCounters[16] = {0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7};
   // These move a lane's 15 bits of a word to the top.
   static const uint32_t kFactors[16] = {1 << 17, 2, 1 << 17, 2, 1 << 17, 2, 1 << 17, 2,
@@ -94,16 +106,54 @@ void DropoutRow(const DropoutParams& dropout, uint32_t row, uint32_t first_colum
     for (int w = 0; w < 4; ++w) {
       const int64_t i = begin + w * kLanes;
       if (i >= count) break;
-      const int valid = count - i < kLanes ? static_cast<int>(count - i) : kLanes;
+      const int lanes = count - i < kLanes ? static_cast<int>(count - i) : kLanes;
       const F uniform = Mul(UnsignedToF(AndI(MulLow(words[w], factors), top)), Set1(0x1p-32f));
-      const F kept = Mul(LoadLanes(x + i, valid), scale);
-      const F result = Select(Less(uniform, rate), Zero(), kept);
-      if (valid == kLanes) {
-        Store(y + i, result);
-      } else {
-        StoreFirst(y + i, result, valid);
-      }
+      const F kept = Mul(x(i, lanes), scale);
+      out(i, lanes, Select(Less(uniform, rate), Zero(), kept));
     }
+  }
+}
+
+template <typename T>
+HANLIN_KERNEL_INLINE void StoreLanes(T* p, F v, int lanes) {
+  if (lanes == kLanes) {
+    Store(p, v);
+  } else {
+    StoreFirst(p, v, lanes);
+  }
+}
+
+void DropoutRow(const DropoutParams& dropout, uint32_t row, uint32_t first_column, const float* x,
+                int64_t count, float* y) {
+  ForDropout(
+      dropout, row, first_column, count,
+      [=](int64_t i, int lanes) HANLIN_LAMBDA_INLINE { return LoadLanes(x + i, lanes); },
+      [=](int64_t i, int lanes, F v) HANLIN_LAMBDA_INLINE { StoreLanes(y + i, v, lanes); });
+}
+
+template <typename Out>
+void DropoutAddOf(const DropoutAddRow& row, Out* y) {
+  const auto in = [&](int64_t i, int lanes) HANLIN_LAMBDA_INLINE {
+    const F x = LoadLanes(row.x + i, lanes);
+    return row.bias == nullptr ? x : Add(x, LoadLanes(row.bias + i, lanes));
+  };
+  const auto out = [&](int64_t i, int lanes, F v) HANLIN_LAMBDA_INLINE {
+    StoreLanes(y + i, row.base == nullptr ? v : Add(v, LoadLanes(row.base + i, lanes)), lanes);
+  };
+  if (row.dropout.rate > 0) {
+    ForDropout(row.dropout, row.row, 0, row.count, in, out);
+    return;
+  }
+  for (int64_t i = 0; i < row.count; i += kLanes) {
+    const int lanes = row.count - i < kLanes ? static_cast<int>(row.count - i) : kLanes;
+    out(i, lanes, in(i, lanes));
+  }
+}
+void DropoutAddKernel(const DropoutAddRow& row) {
+  if (row.y_type == ComputeType::kFloat32) {
+    DropoutAddOf(row, static_cast<float*>(row.y));
+  } else {
+    DropoutAddOf(row, static_cast<BFloat16*>(row.y));
   }
 }
 
@@ -111,6 +161,34 @@ void AddRow(const float* x, int64_t count, float* y) {
   ForLanes(count, y, [=](int64_t i, int lanes) HANLIN_LAMBDA_INLINE {
     return Add(LoadLanes(y + i, lanes), LoadLanes(x + i, lanes));
   });
+}
+
+template <typename T>
+void ColumnSumsOf(const T* x, int64_t rows, int64_t stride, int64_t columns, float* sums) {
+  constexpr int kVectors = 4;
+  if (columns < kVectors * kLanes) {
+    for (int64_t r = 0; r < rows; ++r) {
+      const T* const row = x + r * stride;
+      ForLanes(columns, sums, [=](int64_t i, int lanes) HANLIN_LAMBDA_INLINE {
+        return Add(LoadLanes(sums + i, lanes), LoadLanes(row + i, lanes));
+      });
+    }
+    return;
+  }
+  F sum[kVectors];
+  for (int v = 0; v < kVectors; ++v) sum[v] = Load(sums + v * kLanes);
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int v = 0; v < kVectors; ++v) sum[v] = Add(sum[v], Load(x + r * stride + v * kLanes));
+  }
+  for (int v = 0; v < kVectors; ++v) Store(sums + v * kLanes, sum[v]);
+}
+void ColumnSums(const void* x, ComputeType x_type, int64_t rows, int64_t stride, int64_t columns,
+                float* sums) {
+  if (x_type == ComputeType::kFloat32) {
+    ColumnSumsOf(static_cast<const float*>(x), rows, stride, columns, sums);
+  } else {
+    ColumnSumsOf(static_cast<const BFloat16*>(x), rows, stride, columns, sums);
+  }
 }
 
 void ScaleRow(float factor, int64_t count, float* y) {
@@ -121,7 +199,7 @@ void ScaleRow(float factor, int64_t count, float* y) {
 
 }  // namespace
 
-extern const ElementwiseKernels kElementwiseKernels = {GeluRow, GeluBackwardRow, DropoutRow, AddRow,
-                                                       ScaleRow};
+extern const ElementwiseKernels kElementwiseKernels = {
+    GeluRow, GeluBackwardRow, DropoutRow, DropoutAddKernel, AddRow, ColumnSums, ScaleRow};
 
 }  // namespace hanlin::HANLIN_SIMD_NAMESPACE

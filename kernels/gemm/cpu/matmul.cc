@@ -142,20 +142,14 @@ class Product {
     return b_ + panel * width() * kMatMulDepth * kK;
   }
 
-  // Element (row, column) of a stored operand.
-  static const void* At(const void* base, ComputeType type, int64_t stride, int64_t row,
-                        int64_t column) {
-    return static_cast<const std::byte*>(base) + (row * stride + column) * SizeOf(type);
-  }
-
   bool AllDirect() const {
-    return !p_.a_transposed && p_.a_type == kType && p_.k % (kernels_.step_multiple * kK) == 0 &&
+    return !p_.a_transposed && p_.a.type == kType && p_.k % (kernels_.step_multiple * kK) == 0 &&
            (kernels_.step_multiple == 1 || p_.m % kLanes == 0);
   }
   // Whether a block of rows is multiplied from where it lies: the kernels may read whole steps
   // and whole vectors of rows.
   bool Direct(int64_t block) const {
-    if (p_.a_transposed || p_.a_type != kType) return false;
+    if (p_.a_transposed || p_.a.type != kType) return false;
     if (kernels_.step_multiple == 1) return depth() % kK == 0;
     return depth() == steps() * kK && RowBegin(block) + PackedRows(block) <= p_.m;
   }
@@ -163,16 +157,16 @@ class Product {
   void PackA(int64_t block) const {
     const int64_t begin = RowBegin(block), end = RowBegin(block + 1);
     if (p_.a_transposed) {
-      const void* const from = At(p_.a, p_.a_type, p_.a_stride, k_, begin);
+      const ConstArray from = p_.a.From(k_ * p_.a_stride + begin);
       const auto pack = a_by_steps_ ? kernels_.pack_k : kernels_.pack_rows;
-      pack({depth(), steps(), end - begin, from, p_.a_type, p_.a_stride,
+      pack({depth(), steps(), end - begin, from.data, from.type, p_.a_stride,
             a_by_steps_ ? PackedRows(block) : a_width_, PackedA(block)});
       return;
     }
     for (int64_t row = begin; row < end; ++row) {
       T* const to = PackedA(block) + (row - begin) * a_width_ * kK;
-      const void* const from = At(p_.a, p_.a_type, p_.a_stride, row, k_);
-      if (p_.a_type == kType) {
+      const void* const from = p_.a.From(row * p_.a_stride + k_).data;
+      if (p_.a.type == kType) {
         std::memcpy(to, from, depth() * sizeof(T));
         std::memset(to + depth(), 0, (a_width_ * kK - depth()) * sizeof(T));
       } else if constexpr (kBf16) {
@@ -184,10 +178,10 @@ class Product {
   void PackB(int64_t panel) const {
     const int64_t column = n_ + panel * width();
     const int64_t columns = std::min(width(), p_.n - column);
-    const void* const from = At(p_.b, p_.b_type, p_.b_stride, p_.b_transposed ? column : k_,
-                                p_.b_transposed ? k_ : column);
+    const ConstArray from =
+        p_.b.From(p_.b_transposed ? column * p_.b_stride + k_ : k_ * p_.b_stride + column);
     const auto pack = p_.b_transposed ? kernels_.pack_lines : kernels_.pack_k;
-    pack({depth(), steps(), columns, from, p_.b_type, p_.b_stride, width(), Panel(panel)});
+    pack({depth(), steps(), columns, from.data, from.type, p_.b_stride, width(), Panel(panel)});
   }
 
   void Multiply(int64_t block, int64_t panel) const {
@@ -197,7 +191,7 @@ class Product {
     b.columns = std::min(width(), p_.n - column);
     b.steps = steps();
     if (Direct(block)) {
-      b.a = static_cast<const T*>(At(p_.a, kType, p_.a_stride, row, k_));
+      b.a = static_cast<const T*>(p_.a.From(row * p_.a_stride + k_).data);
       b.a_row = p_.a_stride;
       b.a_step = kK;
     } else {

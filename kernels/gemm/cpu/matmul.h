@@ -17,7 +17,7 @@
 #include <vector>
 
 #include "common/threading/thread_pool.h"
-#include "kernels/base/types.h"
+#include "kernels/base/array.h"
 
 namespace hanlin {
 
@@ -31,14 +31,12 @@ struct MatMulParams {
   int64_t m = 0;
   int64_t n = 0;
   int64_t k = 0;
-  const void* a = nullptr;  // stored [m, k], or [k, m] when transposed
+  ConstArray a;  // stored [m, k], or [k, m] when transposed; of bf16 only where `type` is
   int64_t a_stride = 0;
   bool a_transposed = false;
-  ComputeType a_type = ComputeType::kFloat32;  // kBFloat16 only where `type` is
-  const void* b = nullptr;                     // stored [k, n], or [n, k] when transposed
+  ConstArray b;  // stored [k, n], or [n, k] when transposed; of bf16 only where `type` is
   int64_t b_stride = 0;
   bool b_transposed = false;
-  ComputeType b_type = ComputeType::kFloat32;
   const PackedB* packed_b = nullptr;  // of these n, k, b and type; null: packed on the way
   const float* bias = nullptr;        // [n] or null
   bool accumulate = false;            // add to what c holds

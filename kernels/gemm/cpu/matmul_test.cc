@@ -107,7 +107,6 @@ TEST_P(MatMulTest, OperandsStoredInBf16GiveTheBitsOfRoundingThem) {
       MatMul(p, pool);
       p.a = a16.data();
       p.b = b16.data();
-      p.a_type = p.b_type = ComputeType::kBFloat16;
       p.c = got.data();
       MatMul(p, pool);
       EXPECT_TRUE(testing::SameBits(got.data(), want.data(), got.size()))

@@ -48,17 +48,18 @@ void JoinStats(const CrossEntropyStat* stats, int64_t rows, int shards, float* l
 }
 
 void CrossEntropyGradient(const CrossEntropyParams& p, const float* log_sum, const float* weights,
-                          ThreadPool& pool) {
+                          Array gradient, ThreadPool& pool) {
   const auto& kernels = HANLIN_ACTIVE_KERNELS(kCrossEntropyKernels);
   pool.ParallelFor(p.rows, [&](int64_t begin, int64_t end, int) {
     for (int64_t r = begin; r < end; ++r) {
-      float* const row = p.logits + r * p.vocabulary_size;
+      const int64_t at = r * p.vocabulary_size;
+      void* const row = gradient.From(at).data;
       if (weights[r] == 0) {
-        std::memset(row, 0, p.vocabulary_size * sizeof(float));
+        std::memset(row, 0, p.vocabulary_size * SizeOf(gradient.type));
         continue;
       }
-      kernels.gradient(row, p.vocabulary_size, log_sum[r], weights[r]);
-      if (const int64_t label = LocalLabel(p, r); label >= 0) row[label] -= weights[r];
+      kernels.gradient(p.logits + at, p.vocabulary_size, log_sum[r], weights[r], LocalLabel(p, r),
+                       row, gradient.type);
     }
   });
 }

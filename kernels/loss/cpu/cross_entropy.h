@@ -2,7 +2,7 @@
 // ranks can join in between; with one rank they follow each other directly. Per row r with label y:
 //   1. CrossEntropyStats     (max, sum e^(x - max), x[y]) over this shard
 //   2. JoinStats             the shards' numbers → log sum e^x and the loss, in rank order
-//   3. CrossEntropyGradient  x[j] becomes (e^(x[j] - log_sum) - [j = y]) * weight[r]
+//   3. CrossEntropyGradient  (e^(x[j] - log_sum) - [j = y]) * weight[r]
 // A row of weight 0 has gradient 0 whatever its logits are, and its label need not be an id.
 // Parallel over rows; a row's result depends on that row alone.
 #ifndef HANLIN_KERNELS_LOSS_CPU_CROSS_ENTROPY_H_
@@ -11,6 +11,7 @@
 #include <cstdint>
 
 #include "common/threading/thread_pool.h"
+#include "kernels/base/array.h"
 
 namespace hanlin {
 
@@ -25,7 +26,7 @@ struct CrossEntropyParams {
   int64_t rows = 0;
   int64_t vocabulary_begin = 0;     // first id of this shard
   int64_t vocabulary_size = 0;      // of this shard
-  float* logits = nullptr;          // [rows, vocabulary_size]
+  const float* logits = nullptr;    // [rows, vocabulary_size]
   const int32_t* labels = nullptr;  // [rows]
 };
 
@@ -35,9 +36,9 @@ void CrossEntropyStats(const CrossEntropyParams& params, CrossEntropyStat* stats
 void JoinStats(const CrossEntropyStat* stats, int64_t rows, int shards, float* log_sum,
                float* loss);
 
-// weights [rows], read as described above.
+// weights [rows], read as described above; gradient [rows, vocabulary_size], may be the logits.
 void CrossEntropyGradient(const CrossEntropyParams& params, const float* log_sum,
-                          const float* weights, ThreadPool& pool);
+                          const float* weights, Array gradient, ThreadPool& pool);
 
 }  // namespace hanlin
 

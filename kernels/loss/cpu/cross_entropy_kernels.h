@@ -10,8 +10,10 @@ namespace hanlin {
 struct CrossEntropyKernels {
   // Maximum of a row and the sum of e^(x - maximum).
   void (*stats)(const float* logits, int64_t count, float* maximum, float* sum);
-  // x becomes e^(x - log_sum) * weight.
-  void (*gradient)(float* logits, int64_t count, float log_sum, float weight);
+  // (e^(x - log_sum) - [j = label]) * weight; a label of -1 is none. y is float* or BFloat16* by
+  // y_type.
+  void (*gradient)(const float* logits, int64_t count, float log_sum, float weight, int64_t label,
+                   void* y, ComputeType y_type);
 };
 HANLIN_DECLARE_KERNELS(CrossEntropyKernels, kCrossEntropyKernels)
 

@@ -27,14 +27,34 @@ void Stats(const float* x, int64_t count, float* maximum, float* sum) {
   *sum = ReduceAdd(sums);
 }
 
-void Gradient(float* x, int64_t count, float log_sum, float weight) {
+HANLIN_KERNEL_INLINE void Assign(float* y, float value) { *y = value; }
+HANLIN_KERNEL_INLINE void Assign(BFloat16* y, float value) { *y = ToBFloat16(value); }
+
+template <typename Out>
+void GradientOf(const float* x, int64_t count, float log_sum, float weight, int64_t label, Out* y) {
   const F shift = Set1(log_sum), factor = Set1(weight);
+  float at_label = 0;
+  if (label >= 0) {
+    float lanes[kLanes];
+    Store(lanes, Mul(Exp(Sub(Set1(x[label]), shift)), factor));
+    at_label = lanes[0] - weight;
+  }
   int64_t i = 0;
   for (; i + kLanes <= count; i += kLanes) {
-    Store(x + i, Mul(Exp(Sub(Load(x + i), shift)), factor));
+    Store(y + i, Mul(Exp(Sub(Load(x + i), shift)), factor));
   }
   const int rest = static_cast<int>(count - i);
-  if (rest > 0) StoreFirst(x + i, Mul(Exp(Sub(LoadFirst(x + i, rest), shift)), factor), rest);
+  if (rest > 0) StoreFirst(y + i, Mul(Exp(Sub(LoadFirst(x + i, rest), shift)), factor), rest);
+  if (label >= 0) Assign(y + label, at_label);
+}
+
+void Gradient(const float* x, int64_t count, float log_sum, float weight, int64_t label, void* y,
+              ComputeType y_type) {
+  if (y_type == ComputeType::kFloat32) {
+    GradientOf(x, count, log_sum, weight, label, static_cast<float*>(y));
+  } else {
+    GradientOf(x, count, log_sum, weight, label, static_cast<BFloat16*>(y));
+  }
 }
 
 }  // namespace

@@ -38,7 +38,7 @@ Result Compute(const std::vector<float>& logits, const std::vector<int32_t>& lab
   JoinStats(all.data(), rows, shards, log_sum.data(), result.loss.data());
   for (int s = 0; s < shards; ++s) {
     CrossEntropyGradient({rows, s * part, part, shard[s].data(), labels.data()}, log_sum.data(),
-                         weights.data(), pool);
+                         weights.data(), shard[s].data(), pool);
     for (int64_t r = 0; r < rows; ++r) {
       std::copy_n(shard[s].data() + r * part, part, result.gradient.data() + r * v + s * part);
     }

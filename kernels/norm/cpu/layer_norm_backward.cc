@@ -13,7 +13,7 @@ void LayerNormTrain(const LayerNormTrainParams& p, ThreadPool& pool) {
   pool.ParallelFor(p.rows, [&](int64_t begin, int64_t end, int) {
     for (int64_t r = begin; r < end; ++r) {
       kernels.forward(p.x + r * p.width, p.weight, p.bias, p.width, p.epsilon, p.mean + r,
-                      p.rstd + r, p.y + r * p.width);
+                      p.rstd + r, p.y.From(r * p.width).data, p.y.type);
     }
   });
 }

@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #include "common/threading/thread_pool.h"
+#include "kernels/base/array.h"
 
 namespace hanlin {
 
@@ -20,7 +21,7 @@ struct LayerNormTrainParams {
   float epsilon = 1e-5f;
   float* mean = nullptr;  // [rows], written
   float* rstd = nullptr;  // [rows], written
-  float* y = nullptr;     // [rows, width]
+  Array y;                // [rows, width]
 };
 void LayerNormTrain(const LayerNormTrainParams& params, ThreadPool& pool);
 

@@ -8,9 +8,9 @@
 namespace hanlin {
 
 struct NormBackwardKernels {
-  // One row forward; writes mean and rstd.
+  // One row forward; writes mean and rstd. y is float* or BFloat16* by y_type.
   void (*forward)(const float* x, const float* weight, const float* bias, int64_t width,
-                  float epsilon, float* mean, float* rstd, float* y);
+                  float epsilon, float* mean, float* rstd, void* y, ComputeType y_type);
   // One row backward; adds to dx.
   void (*dx)(const float* x, const float* weight, const float* dy, int64_t width, float mean,
              float rstd, float* dx);

@@ -17,7 +17,8 @@ HANLIN_KERNEL_INLINE void ForLanes(int64_t width, Fn fn) {
 HANLIN_KERNEL_INLINE F LoadLanes(const float* p, int lanes) {
   return lanes == kLanes ? Load(p) : LoadFirst(p, lanes);
 }
-HANLIN_KERNEL_INLINE void StoreLanes(float* p, F v, int lanes) {
+template <typename T>
+HANLIN_KERNEL_INLINE void StoreLanes(T* p, F v, int lanes) {
   if (lanes == kLanes) {
     Store(p, v);
   } else {
@@ -26,7 +27,7 @@ HANLIN_KERNEL_INLINE void StoreLanes(float* p, F v, int lanes) {
 }
 
 void Forward(const float* x, const float* weight, const float* bias, int64_t width, float epsilon,
-             float* mean_out, float* rstd_out, float* y) {
+             float* mean_out, float* rstd_out, void* y, ComputeType y_type) {
   F sum = Zero();
   ForLanes(width, [&](int64_t i, int lanes)
                       HANLIN_LAMBDA_INLINE { sum = Add(sum, LoadLanes(x + i, lanes)); });
@@ -41,10 +42,19 @@ void Forward(const float* x, const float* weight, const float* bias, int64_t wid
   *mean_out = mean;
   *rstd_out = rstd;
   const F rstd_vector = Set1(rstd);
-  ForLanes(width, [&](int64_t i, int lanes) HANLIN_LAMBDA_INLINE {
+  const auto value = [&](int64_t i, int lanes) HANLIN_LAMBDA_INLINE {
     const F xhat = Mul(Sub(LoadLanes(x + i, lanes), mean_vector), rstd_vector);
-    StoreLanes(y + i, Fma(xhat, LoadLanes(weight + i, lanes), LoadLanes(bias + i, lanes)), lanes);
-  });
+    return Fma(xhat, LoadLanes(weight + i, lanes), LoadLanes(bias + i, lanes));
+  };
+  if (y_type == ComputeType::kFloat32) {
+    ForLanes(width, [&](int64_t i, int lanes) HANLIN_LAMBDA_INLINE {
+      StoreLanes(static_cast<float*>(y) + i, value(i, lanes), lanes);
+    });
+  } else {
+    ForLanes(width, [&](int64_t i, int lanes) HANLIN_LAMBDA_INLINE {
+      StoreLanes(static_cast<BFloat16*>(y) + i, value(i, lanes), lanes);
+    });
+  }
 }
 
 void Dx(const float* x, const float* weight, const float* dy, int64_t width, float mean, float rstd,
