@@ -80,7 +80,9 @@ class Product {
           }
         });
         loop(row_blocks_ * panels, [&](int64_t begin, int64_t end, int) {
+          if (kernels_.enter != nullptr) kernels_.enter();
           for (int64_t i = begin; i < end; ++i) Multiply(i / panels, i % panels);
+          if (kernels_.leave != nullptr) kernels_.leave();
         });
       }
     }

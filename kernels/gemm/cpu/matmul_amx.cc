@@ -2,8 +2,8 @@
 // k) at a time. A tile of a is 16 rows x 16 steps as they lie in its packed rows, one of b 16 steps
 // x 16 columns as they lie in a panel.
 //
-// A thread's tiles are configured for one block and released after it, so that the system has no 8
-// KiB of them to save when it switches threads elsewhere.
+// A thread's tiles are configured for a loop over blocks (it takes as long as a tenth of a block)
+// and released after it, so that the system has no 8 KiB of them to save when it switches threads.
 #include <immintrin.h>
 
 #include "kernels/gemm/cpu/matmul_kernels.h"
@@ -24,6 +24,10 @@ struct TileConfig {
   uint8_t rows[16] = {kTile, kTile, kTile, kTile, kTile, kTile, kTile, kTile};
 };
 static_assert(sizeof(TileConfig) == 64);
+
+// In static memory: g++ takes the intrinsic to read the first 8 bytes only, and leaves out stores
+// to the rest of a local one.
+constexpr TileConfig kConfig;
 
 // c [16 or 32 rows][16 or 32 columns] = a b + what c begins with, in whole tiles. Tiles 0 to 3 hold
 // c, 4 and 5 a, 6 and 7 b.
@@ -91,9 +95,10 @@ void ThroughCopy(const MatMulBlock<BFloat16>& block, int64_t row) {
   }
 }
 
+void Enter() { _tile_loadconfig(&kConfig); }
+void Leave() { _tile_release(); }
+
 void Block(const MatMulBlock<BFloat16>& block) {
-  const TileConfig config;
-  _tile_loadconfig(&config);
   for (int64_t row = 0; row < block.rows; row += kBlockRows) {
     const int64_t rows = block.rows - row;
     const bool whole = rows >= kBlockRows && block.columns == kPanelWidth;
@@ -112,7 +117,6 @@ void Block(const MatMulBlock<BFloat16>& block) {
       ThroughCopy<false, false>(block, row);
     }
   }
-  _tile_release();
 }
 
 void PackK(const MatMulPack<BFloat16>& pack) { PackPairsOfK(pack); }
@@ -137,7 +141,7 @@ void PackRows(const MatMulPack<BFloat16>& pack) {
 
 }  // namespace
 
-extern const MatMulKernelsOf<BFloat16> kMatMulKernels = {kPanelWidth, kBlockRows, kTile,    Block,
-                                                         PackK,       PackLines,  PackRows, Round};
+extern const MatMulKernelsOf<BFloat16> kMatMulKernels = {
+    kPanelWidth, kBlockRows, kTile, Enter, Leave, Block, PackK, PackLines, PackRows, Round};
 
 }  // namespace hanlin::HANLIN_SIMD_NAMESPACE

@@ -43,6 +43,8 @@ struct MatMulKernelsOf {
   int width;          // of a panel
   int tile_rows;      // rows that are multiplied together; fewer take longer
   int step_multiple;  // what steps are rounded up to
+  void (*enter)();    // what a thread calls before and after its blocks; or null
+  void (*leave)();
   void (*block)(const MatMulBlock<T>& block);
   void (*pack_k)(const MatMulPack<T>& pack);      // element (k, line) at from[k * stride + line]
   void (*pack_lines)(const MatMulPack<T>& pack);  // element (k, line) at from[line * stride + k]

@@ -104,7 +104,7 @@ void Round(const float* from, int64_t k, BFloat16* to) { RoundRow(from, k, to); 
 }  // namespace
 
 extern const MatMulKernels kMatMulKernels = {
-    {kWidth, kTileRows, 1, Block<float>, PackK, PackLines, nullptr, nullptr},
-    {kWidth, kTileRows, 1, Block<BFloat16>, PackK, PackLines, nullptr, Round}};
+    {kWidth, kTileRows, 1, nullptr, nullptr, Block<float>, PackK, PackLines, nullptr, nullptr},
+    {kWidth, kTileRows, 1, nullptr, nullptr, Block<BFloat16>, PackK, PackLines, nullptr, Round}};
 
 }  // namespace hanlin::HANLIN_SIMD_NAMESPACE
