@@ -57,7 +57,12 @@ HANLIN_KERNEL_INLINE void Multiply(const MatMulBlock<BFloat16>& block, int64_t r
   const BFloat16* const a_below = a + kTile * block.a_row;
   const BFloat16* b = block.b;
   const int64_t a_end = block.steps * 2;
-  for (int64_t k = 0; k < a_end; k += 2 * kTile, b += 2 * kTile * kPanelWidth) {
+  for (int64_t k = 0, ahead = 0; k < a_end; k += 2 * kTile, b += 2 * kTile * kPanelWidth) {
+    // The lines of c come from afar while the products run.
+    for (const int64_t end = ahead + 4; ahead < end && ahead < (kTwoRows ? 32 : 16); ++ahead) {
+      __builtin_prefetch(c + ahead * c_stride, 1, 3);
+      if constexpr (kTwoColumns) __builtin_prefetch(c + ahead * c_stride + kTile, 1, 3);
+    }
     _tile_loadd(4, a + k, a_bytes);
     _tile_loadd(6, b, kPanelBytes);
     _tile_dpbf16ps(0, 4, 6);
