@@ -22,7 +22,8 @@ class PackedBAccess {
 namespace {
 
 constexpr int64_t kColumnBlock = 1024;  // 1.25 MiB of packed b
-constexpr int64_t kRowBlock = 96;       // 120 KiB of a beside a panel of 80 KiB: the L2 cache
+constexpr int64_t kPackSteps = 16;
+constexpr int64_t kRowBlock = 96;  // 120 KiB of a beside a panel of 80 KiB: the L2 cache
 
 int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -68,17 +69,7 @@ class Product {
     for (k_ = 0; k_ == 0 || k_ < p_.k; k_ += depth_) {
       for (n_ = 0; n_ < p_.n; n_ += kColumnBlock) {
         const int64_t panels = CeilDiv(std::min(kColumnBlock, p_.n - n_), width());
-        const int64_t blocks_of_a = n_ == 0 ? row_blocks_ : 0;
-        const int64_t panels_to_pack = whole_b_ ? 0 : panels;
-        loop(blocks_of_a + panels_to_pack, [&](int64_t begin, int64_t end, int) {
-          for (int64_t i = begin; i < end; ++i) {
-            if (i < blocks_of_a) {
-              if (!Direct(i)) PackA(i);
-            } else {
-              PackB(i - blocks_of_a);
-            }
-          }
-        });
+        Pack(n_ == 0 && !AllDirect(), whole_b_ ? 0 : panels, loop);
         loop(row_blocks_ * panels, [&](int64_t begin, int64_t end, int) {
           if (kernels_.enter != nullptr) kernels_.enter();
           for (int64_t i = begin; i < end; ++i) Multiply(i / panels, i % panels);
@@ -95,9 +86,7 @@ class Product {
     whole_b_ = true;
     b_ = Reserve<T>(storage, blocks * packed_panels() * width() * kMatMulDepth);
     for (k_ = 0; k_ < p_.k; k_ += depth_) {
-      loop(packed_panels(), [&](int64_t begin, int64_t end, int) {
-        for (int64_t i = begin; i < end; ++i) PackB(i);
-      });
+      Pack(false, packed_panels(), loop);
     }
   }
 
@@ -156,16 +145,51 @@ class Product {
     return depth() == steps() * kK && RowBegin(block) + PackedRows(block) <= p_.m;
   }
 
-  void PackA(int64_t block) const {
-    const int64_t begin = RowBegin(block), end = RowBegin(block + 1);
-    if (p_.a_transposed) {
-      const ConstArray from = p_.a.From(k_ * p_.a_stride + begin);
-      const auto pack = a_by_steps_ ? kernels_.pack_k : kernels_.pack_rows;
-      pack({depth(), steps(), end - begin, from.data, from.type, p_.a_stride,
-            a_by_steps_ ? PackedRows(block) : a_width_, PackedA(block)});
+  // What lies in rows of k is packed kPackSteps steps at a time, all columns of them: memory is
+  // read row by row. What lies in columns of k is packed by blocks of rows of a, or panels of b.
+  template <typename Loop>
+  void Pack(bool a, int64_t panels, Loop loop) const {
+    const int64_t groups = CeilDiv(steps(), kPackSteps);
+    const int64_t parts_of_a = a ? (p_.a_transposed ? groups : row_blocks_) : 0;
+    const int64_t parts_of_b = panels > 0 && !p_.b_transposed ? groups : panels;
+    // An item takes as much of a and of b as the others.
+    const int64_t items = std::max(parts_of_a, parts_of_b);
+    loop(items, [&](int64_t begin, int64_t end, int) {
+      for (int64_t i = parts_of_a * begin / items; i < parts_of_a * end / items; ++i) PackA(i);
+      for (int64_t i = parts_of_b * begin / items; i < parts_of_b * end / items; ++i) {
+        PackB(i, panels);
+      }
+    });
+  }
+
+  struct Group {
+    int64_t begin, steps, k;  // steps [begin, begin + steps), which k elements take
+  };
+  Group GroupAt(int64_t index) const {
+    const int64_t begin = index * kPackSteps;
+    return {begin, std::min(kPackSteps, steps() - begin),
+            std::min(kPackSteps * kK, depth() - begin * kK)};
+  }
+
+  void PackA(int64_t part) const {
+    if (!p_.a_transposed) {
+      if (!Direct(part)) PackRowsOfA(part);
       return;
     }
-    for (int64_t row = begin; row < end; ++row) {
+    const Group group = GroupAt(part);
+    const auto pack = a_by_steps_ ? kernels_.pack_k : kernels_.pack_rows;
+    for (int64_t block = 0; block < row_blocks_; ++block) {
+      const int64_t row = RowBegin(block), width = a_by_steps_ ? PackedRows(block) : a_width_;
+      const ConstArray from = p_.a.From((k_ + group.begin * kK) * p_.a_stride + row);
+      T* const to = PackedA(block) + group.begin * (a_by_steps_ ? width : 1) * kK;
+      pack({group.k, group.steps, RowBegin(block + 1) - row, from.data, from.type, p_.a_stride,
+            width, to});
+    }
+  }
+
+  void PackRowsOfA(int64_t block) const {
+    const int64_t begin = RowBegin(block);
+    for (int64_t row = begin; row < RowBegin(block + 1); ++row) {
       T* const to = PackedA(block) + (row - begin) * a_width_ * kK;
       const void* const from = p_.a.From(row * p_.a_stride + k_).data;
       if (p_.a.type == kType) {
@@ -177,13 +201,22 @@ class Product {
     }
   }
 
-  void PackB(int64_t panel) const {
-    const int64_t column = n_ + panel * width();
-    const int64_t columns = std::min(width(), p_.n - column);
-    const ConstArray from =
-        p_.b.From(p_.b_transposed ? column * p_.b_stride + k_ : k_ * p_.b_stride + column);
-    const auto pack = p_.b_transposed ? kernels_.pack_lines : kernels_.pack_k;
-    pack({depth(), steps(), columns, from.data, from.type, p_.b_stride, width(), Panel(panel)});
+  void PackB(int64_t part, int64_t panels) const {
+    const auto columns = [&](int64_t column) { return std::min(width(), p_.n - column); };
+    if (p_.b_transposed) {
+      const int64_t column = n_ + part * width();
+      const ConstArray from = p_.b.From(column * p_.b_stride + k_);
+      kernels_.pack_lines({depth(), steps(), columns(column), from.data, from.type, p_.b_stride,
+                           width(), Panel(part)});
+      return;
+    }
+    const Group group = GroupAt(part);
+    for (int64_t panel = 0; panel < panels; ++panel) {
+      const int64_t column = n_ + panel * width();
+      const ConstArray from = p_.b.From((k_ + group.begin * kK) * p_.b_stride + column);
+      kernels_.pack_k({group.k, group.steps, columns(column), from.data, from.type, p_.b_stride,
+                       width(), Panel(panel) + group.begin * width() * kK});
+    }
   }
 
   void Multiply(int64_t block, int64_t panel) const {
