@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "common/testing/testing.h"
+#include "kernels/base/aligned.h"
 #include "kernels/base/arena.h"
 #include "kernels/base/isa.h"
 #include "kernels/base/types.h"
@@ -44,6 +45,14 @@ TEST(Isa, PortableIsAlwaysSupportedAndTheActiveOneIsAmongTheSupported) {
   const std::vector<Isa> supported = SupportedIsas();
   EXPECT_EQ(supported.front(), Isa::kPortable);
   EXPECT_THAT(supported, ::testing::Contains(ActiveIsa()));
+}
+
+TEST(AlignedVector, BeginsOnACacheLineWhateverItsSize) {
+  for (const size_t size : {1, 100, 3 << 20}) {
+    AlignedVector<float> values(size, 1.0f);
+    EXPECT_EQ(reinterpret_cast<uintptr_t>(values.data()) % 64, 0u);
+    EXPECT_EQ(values.back(), 1.0f);
+  }
 }
 
 TEST(Arena, HandsOutAlignedZeroedMemoryUntilItIsFull) {

@@ -88,6 +88,24 @@ HANLIN_KERNEL_INLINE F GeluErf(F x) {
   return Mul(Mul(Set1(0.5f), x), twice_cdf);
 }
 
+// The derivative of GeluTanh; with s = 1 / (1 + e^(-2u)) it is s + 2 x s (1 - s) u'.
+HANLIN_KERNEL_INLINE F GeluTanhDerivative(F x) {
+  const F one = Set1(1.0f);
+  const F square = Mul(x, x);
+  const F u = Mul(Mul(x, Set1(0.79788456f)), Fma(square, Set1(0.044715f), one));
+  const F du = Mul(Set1(0.79788456f), Fma(square, Set1(3 * 0.044715f), one));
+  const F s = Div(one, Add(one, Exp(Mul(u, Set1(-2.0f)))));
+  const F slope = Mul(Mul(x, s), Mul(Sub(one, s), Mul(Set1(2.0f), du)));
+  return Add(s, slope);
+}
+
+// The derivative of GeluErf, Phi(x) + x phi(x).
+HANLIN_KERNEL_INLINE F GeluErfDerivative(F x) {
+  F bell;
+  const F cdf = Mul(Set1(0.5f), TwiceNormalCdf(x, &bell));
+  return Fma(Mul(x, Set1(0.39894228f)), bell, cdf);
+}
+
 }  // namespace hanlin::HANLIN_SIMD_NAMESPACE
 
 #endif  // HANLIN_KERNELS_BASE_SIMD_MATH_H_

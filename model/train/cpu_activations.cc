@@ -19,22 +19,20 @@ CpuActivations::CpuActivations(const ModelConfig& config, int tp_size, ComputeTy
       {&A::mean1, nullptr, 1, most},
       {&A::rstd1, nullptr, 1, most},
       {nullptr, &A::ln1, hidden_size_, cheap},
-      {&A::qkv, nullptr, 3 * att_width_, most},
+      {nullptr, &A::qkv, 3 * att_width_, most},
       {&A::log_sum, nullptr, config.num_heads / tp_size, most},
       {nullptr, &A::att, att_width_, most},
       {&A::x1, nullptr, hidden_size_, most},
       {&A::mean2, nullptr, 1, most},
       {&A::rstd2, nullptr, 1, most},
       {nullptr, &A::ln2, hidden_size_, cheap},
-      {&A::up, nullptr, ffn_width_, most},
+      {nullptr, &A::up, ffn_width_, most},
       {nullptr, &A::act, ffn_width_, cheap},
   };
   storage_.resize(fields_.size());
 }
 
-int64_t CpuActivations::WidestGradient() const {
-  return std::max({3 * att_width_, ffn_width_, hidden_size_});
-}
+int64_t CpuActivations::DyWidth() const { return std::max(3 * att_width_, hidden_size_); }
 
 void CpuActivations::Prepare(int64_t tokens, bool keep) {
   tokens_ = tokens;
@@ -53,14 +51,13 @@ void CpuActivations::Prepare(int64_t tokens, bool keep) {
   reserve(statistics_, 2 * tokens);
   if (!keep) return;
   reserve(datt_, tokens * att_width_);
-  reserve(dup_, tokens * ffn_width_);
-  reserve(dy_, OperandBytes(tokens * WidestGradient()));
+  reserve(dup_, OperandBytes(tokens * ffn_width_));
+  reserve(dy_, OperandBytes(tokens * DyWidth()));
 }
 
 int64_t CpuActivations::Bytes(int64_t tokens) const {
-  const int64_t floats =
-      hidden_size_ * (layers_ + 1 + kHiddenBuffers) + 2 + att_width_ + ffn_width_;
-  size_t bytes = floats * sizeof(float) + OperandBytes(WidestGradient());
+  const int64_t floats = hidden_size_ * (layers_ + 1 + kHiddenBuffers) + 2 + att_width_;
+  size_t bytes = floats * sizeof(float) + OperandBytes(ffn_width_ + DyWidth());
   for (const Field& field : fields_) bytes += TokenBytes(field) * (field.kept ? layers_ : 1);
   return tokens * static_cast<int64_t>(bytes);
 }

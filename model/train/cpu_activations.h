@@ -14,20 +14,21 @@
 namespace hanlin {
 
 // T = tokens of the micro-batch, h = hidden, H, f, a = heads, MLP width and heads x head_dim of
-// this rank. What products alone read again is stored as the type they round it to.
+// this rank. What products alone read again is stored as the type they round it to, and so is what
+// GELU is computed of.
 struct LayerActivations {
   float* x;        // [T, h] the layer's input
   float* mean1;    // [T]
   float* rstd1;    // [T]
   Array ln1;       // [T, h] operand
-  float* qkv;      // [T, 3a]
+  Array qkv;       // [T, 3a] operand
   float* log_sum;  // [sequences, H, length]
   Array att;       // [T, a] operand
   float* x1;       // [T, h] after attention
   float* mean2;    // [T]
   float* rstd2;    // [T]
   Array ln2;       // [T, h] operand
-  float* up;       // [T, f] before GELU
+  Array up;        // [T, f] operand: before GELU
   Array act;       // [T, f] operand: after GELU
 };
 
@@ -49,8 +50,9 @@ class CpuActivations {
   // Scratch shared by all layers.
   float* hidden(int i) { return hidden_[i].data(); }  // [T, h], i < kHiddenBuffers
   float* datt() { return datt_.data(); }              // [T, a]
-  float* dup() { return dup_.data(); }                // [T, f]
-  // The operand of a product of the backward pass: the gradient of its output, [T, widest].
+  // The gradients of products' outputs, operands: of the MLP's first one, [T, f], and of any other,
+  // [T, max(3a, h)].
+  Array dup() { return {dup_.data(), operands_}; }
   Array dy() { return {dy_.data(), operands_}; }
   float* mean() { return statistics_.data(); }  // [T]
   float* rstd() { return statistics_.data() + tokens_; }
@@ -67,7 +69,7 @@ class CpuActivations {
     bool kept;
   };
 
-  int64_t WidestGradient() const;
+  int64_t DyWidth() const;
   size_t OperandBytes(int64_t count) const { return count * SizeOf(operands_); }
   size_t TokenBytes(const Field& field) const {
     return field.operand == nullptr ? field.width * sizeof(float) : OperandBytes(field.width);
@@ -80,8 +82,8 @@ class CpuActivations {
   std::vector<AlignedVector<std::byte>> storage_;  // by field
   AlignedVector<float> inputs_;  // [layers + 1][T, h], or [2][T, h] without `keep`
   AlignedVector<float> hidden_[kHiddenBuffers];
-  AlignedVector<float> datt_, dup_, statistics_;
-  AlignedVector<std::byte> dy_;
+  AlignedVector<float> datt_, statistics_;
+  AlignedVector<std::byte> dup_, dy_;
   int64_t att_width_, ffn_width_;
   int64_t tokens_ = 0;
   bool keep_ = true;

@@ -37,7 +37,9 @@ absl::Status CpuTrainModel::ClassifyRows(const Pass& pass, std::span<const int64
   const auto rows = static_cast<int64_t>(positions.size());
   const int64_t vocabulary = layout_.Of({TensorRole::kWordEmbedding}).shape.rows;
   logits_.resize(kClassifierRows * vocabulary);
-  Linear(rows, h, TensorRole::kWordEmbedding, 0, nullptr, logits_.data(), &forward_classifier_);
+  MatMulParams forward = ForwardProduct(TensorRole::kWordEmbedding, 0);
+  forward.packed_b = &forward_classifier_;
+  Multiply(rows, h, logits_.data(), forward);
   std::vector<int32_t> labels(rows);
   std::vector<float> weights(rows), log_sum(rows), loss(rows);
   for (int64_t i = 0; i < rows; ++i) {
@@ -61,7 +63,10 @@ absl::Status CpuTrainModel::ClassifyRows(const Pass& pass, std::span<const int64
     dlogits = {dlogits_.data(), options_.operands};
   }
   CrossEntropyGradient(params, log_sum.data(), weights.data(), dlogits, pool_);
-  LinearBackward(rows, dlogits, h, TensorRole::kWordEmbedding, 0, dh, &backward_classifier_);
+  MatMulParams backward = InputGradientProduct(TensorRole::kWordEmbedding, 0);
+  backward.packed_b = &backward_classifier_;
+  Multiply(rows, dlogits, dh, backward);
+  AddWeightGradient(rows, dlogits, h, TensorRole::kWordEmbedding, 0);
   return AllReduce(dh, rows * config_.hidden_size);
 }
 
@@ -123,7 +128,7 @@ absl::Status CpuTrainModel::Logits(const TrainBatch& batch, std::span<const int6
        config_.layernorm_epsilon, mean.data(), rstd.data(), h.data()},
       pool_);
   std::vector<float> shard(rows * vocabulary);
-  Linear(rows, h.data(), TensorRole::kWordEmbedding, 0, nullptr, shard.data());
+  Multiply(rows, h.data(), shard.data(), ForwardProduct(TensorRole::kWordEmbedding, 0));
   // Each rank fills its own columns, so the sum is a gathering.
   std::fill(logits.begin(), logits.end(), 0.0f);
   for (int64_t i = 0; i < rows; ++i) {

@@ -16,6 +16,12 @@ namespace {
 GeluForm Form(const ModelConfig& config) {
   return config.gelu == GeluKind::kErf ? GeluForm::kErf : GeluForm::kTanh;
 }
+MatMulEpilogue GeluEpilogue(const ModelConfig& config, bool backward) {
+  if (config.gelu == GeluKind::kErf) {
+    return backward ? MatMulEpilogue::kGeluErfBackward : MatMulEpilogue::kGeluErf;
+  }
+  return backward ? MatMulEpilogue::kGeluTanhBackward : MatMulEpilogue::kGeluTanh;
+}
 
 }  // namespace
 
@@ -49,12 +55,13 @@ DropoutParams CpuTrainModel::Dropout(const Pass& pass, float rate, uint32_t site
   return {pass.training ? rate : 0, options_.seed, pass.step, site, pass.batch->first_row};
 }
 
-MatMulParams CpuTrainModel::ForwardProduct(TensorRole weight, int layer) const {
+MatMulParams CpuTrainModel::ForwardProduct(TensorRole weight, int layer, const float* bias) const {
   const TensorShape shape = layout_.Of({weight, layer}).shape;
   MatMulParams p = {.n = shape.rows, .k = shape.cols, .a_stride = shape.cols};
   p.b = Weight(weight, layer);
   p.b_stride = shape.cols;
   p.b_transposed = true;
+  p.bias = bias;
   p.c_stride = shape.rows;
   p.type = options_.operands;
   return p;
@@ -70,25 +77,15 @@ MatMulParams CpuTrainModel::InputGradientProduct(TensorRole weight, int layer) c
   return p;
 }
 
-void CpuTrainModel::Linear(int64_t rows, ConstArray x, TensorRole weight, int layer,
-                           const float* bias, float* y, const PackedB* packed) const {
-  MatMulParams p = ForwardProduct(weight, layer);
-  p.m = rows;
-  p.a = x;
-  p.packed_b = packed;
-  p.bias = bias;
-  p.c = y;
-  MatMul(p, pool_);
+void CpuTrainModel::Multiply(int64_t rows, ConstArray a, Array c, MatMulParams product) const {
+  product.m = rows;
+  product.a = a;
+  product.c = c;
+  MatMul(product, pool_);
 }
 
-void CpuTrainModel::LinearBackward(int64_t rows, ConstArray dy, ConstArray x, TensorRole weight,
-                                   int layer, float* dx, const PackedB* packed) {
-  MatMulParams p = InputGradientProduct(weight, layer);
-  p.m = rows;
-  p.a = dy;
-  p.packed_b = packed;
-  p.c = dx;
-  MatMul(p, pool_);
+void CpuTrainModel::AddWeightGradient(int64_t rows, ConstArray dy, ConstArray x, TensorRole weight,
+                                      int layer) {
   const TensorShape shape = layout_.Of({weight, layer}).shape;
   MatMulParams w = {.m = shape.rows, .n = shape.cols, .k = rows, .a = dy, .a_stride = shape.rows};
   w.a_transposed = true;
@@ -157,20 +154,22 @@ CausalAttentionParams CpuTrainModel::AttentionParams(const Pass& pass, int layer
 absl::Status CpuTrainModel::LayerForward(const Pass& pass, int layer, const LayerActivations& a,
                                          float* out) {
   using R = TensorRole;
-  const int64_t tokens = pass.tokens, h = config_.hidden_size, ffn = config_.ffn_size / tp_size();
+  const int64_t tokens = pass.tokens, h = config_.hidden_size;
   float* const product = activations_.hidden(0);
   NormForward(pass, R::kLn1Weight, R::kLn1Bias, layer, a.x, a.mean1, a.rstd1, a.ln1);
-  Linear(tokens, a.ln1, R::kQkvWeight, layer, Weight(R::kQkvBias, layer), a.qkv);
+  Multiply(tokens, a.ln1, a.qkv, ForwardProduct(R::kQkvWeight, layer, Weight(R::kQkvBias, layer)));
   CausalAttention(AttentionParams(pass, layer, a), a.att, pool_);
-  Linear(tokens, a.att, R::kAttnOutWeight, layer, nullptr, product);
+  Multiply(tokens, a.att, product, ForwardProduct(R::kAttnOutWeight, layer));
   RETURN_IF_ERROR(AllReduce(product, tokens * h));
   DropoutAdd({tokens, h, product, Weight(R::kAttnOutBias, layer), a.x, a.x1,
               Dropout(pass, options_.dropout.hidden, AttentionOutSite(layer))},
              pool_);
   NormForward(pass, R::kLn2Weight, R::kLn2Bias, layer, a.x1, a.mean2, a.rstd2, a.ln2);
-  Linear(tokens, a.ln2, R::kMlpUpWeight, layer, Weight(R::kMlpUpBias, layer), a.up);
-  Gelu(Form(config_), a.up, tokens * ffn, a.act, pool_);
-  Linear(tokens, a.act, R::kMlpDownWeight, layer, nullptr, product);
+  MatMulParams up = ForwardProduct(R::kMlpUpWeight, layer, Weight(R::kMlpUpBias, layer));
+  up.epilogue = GeluEpilogue(config_, false);
+  up.other = a.act;
+  Multiply(tokens, a.ln2, a.up, up);
+  Multiply(tokens, a.act, product, ForwardProduct(R::kMlpDownWeight, layer));
   RETURN_IF_ERROR(AllReduce(product, tokens * h));
   DropoutAdd({tokens, h, product, Weight(R::kMlpDownBias, layer), a.x1, out,
               Dropout(pass, options_.dropout.hidden, MlpSite(layer))},
@@ -199,10 +198,15 @@ absl::Status CpuTrainModel::MlpBackward(const Pass& pass, int layer, const Layer
       {tokens, h, dx, nullptr, nullptr, dy, Dropout(pass, options_.dropout.hidden, MlpSite(layer))},
       pool_);
   AddColumnSums(dy, tokens, h, Gradient(R::kMlpDownBias, layer), pool_);
-  LinearBackward(tokens, dy, a.act, R::kMlpDownWeight, layer, activations_.dup());
-  GeluBackward(Form(config_), a.up, activations_.dup(), tokens * ffn, dy, pool_);
-  AddColumnSums(dy, tokens, ffn, Gradient(R::kMlpUpBias, layer), pool_);
-  LinearBackward(tokens, dy, a.ln2, R::kMlpUpWeight, layer, dln);
+  const Array dup = activations_.dup();
+  MatMulParams down = InputGradientProduct(R::kMlpDownWeight, layer);
+  down.epilogue = GeluEpilogue(config_, true);
+  down.other = a.up;
+  Multiply(tokens, dy, dup, down);
+  AddWeightGradient(tokens, dy, a.act, R::kMlpDownWeight, layer);
+  AddColumnSums(dup, tokens, ffn, Gradient(R::kMlpUpBias, layer), pool_);
+  Multiply(tokens, dup, dln, InputGradientProduct(R::kMlpUpWeight, layer));
+  AddWeightGradient(tokens, dup, a.ln2, R::kMlpUpWeight, layer);
   RETURN_IF_ERROR(AllReduce(dln, tokens * h));
   NormBackward(pass, R::kLn2Weight, R::kLn2Bias, layer, a.x1, a.mean2, a.rstd2, dln, dx);
   return absl::OkStatus();
@@ -218,10 +222,12 @@ absl::Status CpuTrainModel::AttentionBackward(const Pass& pass, int layer,
               Dropout(pass, options_.dropout.hidden, AttentionOutSite(layer))},
              pool_);
   AddColumnSums(dy, tokens, h, Gradient(R::kAttnOutBias, layer), pool_);
-  LinearBackward(tokens, dy, a.att, R::kAttnOutWeight, layer, activations_.datt());
+  Multiply(tokens, dy, activations_.datt(), InputGradientProduct(R::kAttnOutWeight, layer));
+  AddWeightGradient(tokens, dy, a.att, R::kAttnOutWeight, layer);
   CausalAttentionBackward(AttentionParams(pass, layer, a), a.att, activations_.datt(), dy, pool_);
   AddColumnSums(dy, tokens, 3 * h / tp_size(), Gradient(R::kQkvBias, layer), pool_);
-  LinearBackward(tokens, dy, a.ln1, R::kQkvWeight, layer, dln);
+  Multiply(tokens, dy, dln, InputGradientProduct(R::kQkvWeight, layer));
+  AddWeightGradient(tokens, dy, a.ln1, R::kQkvWeight, layer);
   RETURN_IF_ERROR(AllReduce(dln, tokens * h));
   NormBackward(pass, R::kLn1Weight, R::kLn1Bias, layer, a.x, a.mean1, a.rstd1, dln, dx);
   return absl::OkStatus();

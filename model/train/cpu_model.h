@@ -76,15 +76,13 @@ class CpuTrainModel : public TrainModel {
   absl::Status AttentionBackward(const Pass& pass, int layer, const LayerActivations& a, float* dx);
   void NormBackward(const Pass& pass, TensorRole weight, TensorRole bias, int layer, const float* x,
                     const float* mean, const float* rstd, const float* dy, float* dx);
-  // x W^T and dy W, but for rows and the other operand.
-  MatMulParams ForwardProduct(TensorRole weight, int layer) const;
+  // x W^T (+ b) and dy W, but for x, dy and the result.
+  MatMulParams ForwardProduct(TensorRole weight, int layer, const float* bias = nullptr) const;
   MatMulParams InputGradientProduct(TensorRole weight, int layer) const;
-  // y = x W^T (+ b)
-  void Linear(int64_t rows, ConstArray x, TensorRole weight, int layer, const float* bias, float* y,
-              const PackedB* packed = nullptr) const;
-  // dx = dy W, dW += dy^T x
-  void LinearBackward(int64_t rows, ConstArray dy, ConstArray x, TensorRole weight, int layer,
-                      float* dx, const PackedB* packed = nullptr);
+  // The product with `rows` rows of x or dy, and with what else the caller sets.
+  void Multiply(int64_t rows, ConstArray a, Array c, MatMulParams product) const;
+  // dW += dy^T x
+  void AddWeightGradient(int64_t rows, ConstArray dy, ConstArray x, TensorRole weight, int layer);
 
   // cpu_optimizer.cc: the next stretch's gradient is final on this rank; its sum begins.
   absl::Status ReduceNextStretch();

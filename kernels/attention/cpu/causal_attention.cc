@@ -48,19 +48,18 @@ class Head {
   int64_t QkvOffset(int which) const {
     return sequence_ * p_.length * qkv_stride() + (which * p_.heads + head_) * p_.head_dim;
   }
-  const float* Qkv(int which) const { return p_.qkv + QkvOffset(which); }
+  ConstArray Qkv(int which) const { return p_.qkv.From(QkvOffset(which)); }
   int64_t OutOffset() const { return sequence_ * p_.length * out_stride() + head_ * p_.head_dim; }
   int64_t qkv_stride() const { return 3 * p_.heads * p_.head_dim; }
   int64_t out_stride() const { return p_.heads * p_.head_dim; }
   float* log_sum() const { return p_.log_sum + (sequence_ * p_.heads + head_) * p_.length; }
 
   // scores[queries, keys] = x y^T with rows of head_dim.
-  void Scores(const Block& b, const float* x, int64_t x_stride, const float* y,
-              float* scores) const {
+  void Scores(const Block& b, ConstArray x, int64_t x_stride, ConstArray y, float* scores) const {
     MatMulParams m = {.m = b.queries(), .n = b.keys(), .k = p_.head_dim};
-    m.a = x + b.query_begin * x_stride;
+    m.a = x.From(b.query_begin * x_stride);
     m.a_stride = x_stride;
-    m.b = y + b.key_begin * qkv_stride();
+    m.b = y.From(b.key_begin * qkv_stride());
     m.b_stride = qkv_stride();
     m.b_transposed = true;
     m.c = scores;
@@ -97,7 +96,7 @@ class Head {
 
 // c [m rows of queries or keys, head_dim] (+)= op(scores) b
 void Apply(const CausalAttentionParams& p, const Block& block, const float* scores, bool transposed,
-           const float* b, int64_t b_stride, float* c) {
+           ConstArray b, int64_t b_stride, float* c) {
   MatMulParams m = {.m = transposed ? block.keys() : block.queries(), .n = p.head_dim};
   m.type = p.operands;
   m.k = transposed ? block.queries() : block.keys();
@@ -141,7 +140,7 @@ void ForwardHead(const CausalAttentionParams& p, int64_t index, Array out) {
       head.log_sum()[q] = kernels.softmax(row + first, count, p.scale);
       if (p.dropout.rate > 0) head.Dropout(elementwise, b, q, row);
     });
-    Apply(p, b, scores, false, head.Qkv(2) + b.key_begin * head.qkv_stride(), head.qkv_stride(),
+    Apply(p, b, scores, false, head.Qkv(2).From(b.key_begin * head.qkv_stride()), head.qkv_stride(),
           rows);
     StoreRows(p, rows, b.queries(), out.From(head.OutOffset() + b.query_begin * head.out_stride()),
               head.out_stride());
@@ -189,9 +188,10 @@ void BackwardHead(const CausalAttentionParams& p, int64_t index, ConstArray out,
           kernels.dot(head_dout + at, out.From(head.OutOffset() + at).data, out.type, p.head_dim);
       kernels.dscores(probability + (row - gradient) + first, count, delta, p.scale, row + first);
     });
-    Apply(p, b, gradient, false, head.Qkv(1) + key_offset, stride, dq);
+    Apply(p, b, gradient, false, head.Qkv(1).From(key_offset), stride, dq);
     StoreRows(p, dq, b.queries(), dqkv.From(head.QkvOffset(0) + query_offset), stride);
-    Apply(p, b, gradient, true, head.Qkv(0) + query_offset, stride, dk + b.key_begin * p.head_dim);
+    Apply(p, b, gradient, true, head.Qkv(0).From(query_offset), stride,
+          dk + b.key_begin * p.head_dim);
   }
   StoreRows(p, dk, p.length, dqkv.From(head.QkvOffset(1)), stride);
   StoreRows(p, dv, p.length, dqkv.From(head.QkvOffset(2)), stride);

@@ -27,7 +27,7 @@ struct CausalAttentionParams {
   int64_t length = 0;  // tokens of a sequence, at most kMaxTrainLength
   int64_t heads = 0;
   int64_t head_dim = 0;
-  const float* qkv = nullptr;               // [sequences * length, 3, heads, head_dim]
+  ConstArray qkv;                           // [sequences * length, 3, heads, head_dim]
   const int32_t* document_begin = nullptr;  // [sequences * length] first position of the token's
                                             // document in its sequence; null: one document
   float scale = 1;

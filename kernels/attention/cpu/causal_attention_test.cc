@@ -154,6 +154,27 @@ TEST_P(CausalAttentionTest, AHeadDrawsTheSameMaskOnEveryRank) {
   }
 }
 
+// What products read is rounded by them or before them: the same bits but for delta, which is a sum
+// of what forward wrote.
+TEST_P(CausalAttentionTest, ArraysInBf16AreThoseOfFp32Rounded) {
+  Problem p = Make(2, 70, 2, 24, true);
+  p.params.operands = ComputeType::kBFloat16;
+  p.params.dropout = {0.2f, 5, 1, 2, 0};
+  Compute(p, 2);
+  const auto qkv = testing::Convert<BFloat16>(p.qkv);
+  std::vector<BFloat16> out(p.out.size()), dqkv(p.dqkv.size());
+  std::vector<float> log_sum(p.log_sum.size());
+  ThreadPool pool(2);
+  CausalAttentionParams params = p.params;
+  params.qkv = qkv.data();
+  params.log_sum = log_sum.data();
+  CausalAttention(params, out.data(), pool);
+  CausalAttentionBackward(params, out.data(), p.dout.data(), dqkv.data(), pool);
+  EXPECT_TRUE(testing::SameBits(log_sum.data(), p.log_sum.data(), log_sum.size()));
+  for (size_t i = 0; i < out.size(); ++i) ASSERT_EQ(out[i].bits, ToBFloat16(p.out[i]).bits);
+  EXPECT_LT(testing::RelativeError(testing::ToFloats(dqkv), p.dqkv), 5e-3);
+}
+
 INSTANTIATE_KERNEL_TEST(CausalAttentionTest);
 
 }  // namespace

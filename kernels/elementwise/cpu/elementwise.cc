@@ -22,19 +22,10 @@ void ForChunks(int64_t count, ThreadPool& pool, Body body) {
 
 }  // namespace
 
-void Gelu(GeluForm form, const float* x, int64_t count, Array y, ThreadPool& pool) {
+void Gelu(GeluForm form, ConstArray x, int64_t count, Array y, ThreadPool& pool) {
   const ElementwiseKernels& kernels = HANLIN_ACTIVE_KERNELS(kElementwiseKernels);
   ForChunks(count, pool, [&](int64_t begin, int64_t n) {
-    kernels.gelu(form == GeluForm::kErf, x + begin, n, y.From(begin).data, y.type);
-  });
-}
-
-void GeluBackward(GeluForm form, const float* x, const float* dy, int64_t count, Array dx,
-                  ThreadPool& pool) {
-  const ElementwiseKernels& kernels = HANLIN_ACTIVE_KERNELS(kElementwiseKernels);
-  ForChunks(count, pool, [&](int64_t begin, int64_t n) {
-    kernels.gelu_backward(form == GeluForm::kErf, x + begin, dy + begin, n, dx.From(begin).data,
-                          dx.type);
+    kernels.gelu(form == GeluForm::kErf, x.From(begin).data, n, y.From(begin).data, y.type);
   });
 }
 

@@ -1,4 +1,4 @@
-// What a training step does element by element: GELU and its derivative, dropout, sums over rows.
+// What a training step does element by element: GELU, dropout, sums over rows.
 // Parallel and deterministic: no result depends on the number of threads.
 //
 // Dropout is a pure function of (seed, step, site, row, column), so forward and backward, a rerun,
@@ -22,11 +22,9 @@ namespace hanlin {
 
 enum class GeluForm { kTanh, kErf };
 
-void Gelu(GeluForm form, const float* x, int64_t count, Array y, ThreadPool& pool);
-
-// dx = dy * gelu'(x); dx may be dy.
-void GeluBackward(GeluForm form, const float* x, const float* dy, int64_t count, Array dx,
-                  ThreadPool& pool);
+// x and y of one type. (In a training step GELU and its derivative are epilogues of products, see
+// matmul.h; this computes again what was not kept, to the same bits.)
+void Gelu(GeluForm form, ConstArray x, int64_t count, Array y, ThreadPool& pool);
 
 // y[r][c] = base[r][c] + dropout(x[r][c] + bias[c]); rows are numbered from dropout.first_row.
 struct DropoutAddParams {

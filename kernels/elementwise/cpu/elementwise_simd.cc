@@ -16,59 +16,28 @@ HANLIN_KERNEL_INLINE void ForLanes(int64_t count, Out* out, Fn fn) {
     StoreFirst(out + i, fn(i, rest), rest);
   }
 }
-template <typename Fn>
-HANLIN_KERNEL_INLINE void ForLanes(int64_t count, void* out, ComputeType type, Fn fn) {
-  if (type == ComputeType::kFloat32) {
-    ForLanes(count, static_cast<float*>(out), fn);
-  } else {
-    ForLanes(count, static_cast<BFloat16*>(out), fn);
-  }
-}
 template <typename T>
 HANLIN_KERNEL_INLINE F LoadLanes(const T* p, int lanes) {
   return lanes == kLanes ? Load(p) : LoadFirst(p, lanes);
 }
 
-void GeluRow(bool erf, const float* x, int64_t count, void* y, ComputeType y_type) {
+template <typename T>
+void GeluOf(bool erf, const T* x, int64_t count, T* y) {
   if (erf) {
-    ForLanes(count, y, y_type, [=](int64_t i, int lanes) HANLIN_LAMBDA_INLINE {
+    ForLanes(count, y, [=](int64_t i, int lanes) HANLIN_LAMBDA_INLINE {
       return GeluErf(LoadLanes(x + i, lanes));
     });
   } else {
-    ForLanes(count, y, y_type, [=](int64_t i, int lanes) HANLIN_LAMBDA_INLINE {
+    ForLanes(count, y, [=](int64_t i, int lanes) HANLIN_LAMBDA_INLINE {
       return GeluTanh(LoadLanes(x + i, lanes));
     });
   }
 }
-
-// With s = 1 / (1 + e^(-2u)): y = x s, y' = s + 2 x s (1 - s) u'.
-HANLIN_KERNEL_INLINE F GeluTanhDerivative(F x) {
-  const F one = Set1(1.0f);
-  const F square = Mul(x, x);
-  const F u = Mul(Mul(x, Set1(0.79788456f)), Fma(square, Set1(0.044715f), one));
-  const F du = Mul(Set1(0.79788456f), Fma(square, Set1(3 * 0.044715f), one));
-  const F s = Div(one, Add(one, Exp(Mul(u, Set1(-2.0f)))));
-  const F slope = Mul(Mul(x, s), Mul(Sub(one, s), Mul(Set1(2.0f), du)));
-  return Add(s, slope);
-}
-
-// Phi(x) + x phi(x).
-HANLIN_KERNEL_INLINE F GeluErfDerivative(F x) {
-  F bell;
-  const F cdf = Mul(Set1(0.5f), TwiceNormalCdf(x, &bell));
-  return Fma(Mul(x, Set1(0.39894228f)), bell, cdf);
-}
-
-void GeluBackwardRow(bool erf, const float* x, const float* dy, int64_t count, void* dx,
-                     ComputeType dx_type) {
-  if (erf) {
-    ForLanes(count, dx, dx_type, [=](int64_t i, int lanes) HANLIN_LAMBDA_INLINE {
-      return Mul(LoadLanes(dy + i, lanes), GeluErfDerivative(LoadLanes(x + i, lanes)));
-    });
+void GeluRow(bool erf, const void* x, int64_t count, void* y, ComputeType type) {
+  if (type == ComputeType::kFloat32) {
+    GeluOf(erf, static_cast<const float*>(x), count, static_cast<float*>(y));
   } else {
-    ForLanes(count, dx, dx_type, [=](int64_t i, int lanes) HANLIN_LAMBDA_INLINE {
-      return Mul(LoadLanes(dy + i, lanes), GeluTanhDerivative(LoadLanes(x + i, lanes)));
-    });
+    GeluOf(erf, static_cast<const BFloat16*>(x), count, static_cast<BFloat16*>(y));
   }
 }
 
@@ -199,7 +168,7 @@ void ScaleRow(float factor, int64_t count, float* y) {
 
 }  // namespace
 
-extern const ElementwiseKernels kElementwiseKernels = {
-    GeluRow, GeluBackwardRow, DropoutRow, DropoutAddKernel, AddRow, ColumnSums, ScaleRow};
+extern const ElementwiseKernels kElementwiseKernels = {GeluRow, DropoutRow, DropoutAddKernel,
+                                                       AddRow,  ColumnSums, ScaleRow};
 
 }  // namespace hanlin::HANLIN_SIMD_NAMESPACE

@@ -50,9 +50,11 @@ class Product {
         row_blocks_(CeilDiv(p.m, kRowBlock)),
         tiles_(CeilDiv(p.m, kernels_.tile_rows)),
         a_by_steps_(p.a_transposed && kernels_.pack_rows == nullptr) {
-    // Blocks of equal depth; the middle of a pair is no place to cut.
-    depth_ = CeilDiv(CeilDiv(p.k, kK), std::max<int64_t>(1, CeilDiv(p.k, kMatMulDepth * kK)));
-    depth_ = Steps(std::max<int64_t>(1, depth_)) * kK;
+    // Blocks of equal depth; the middle of a pair is no place to cut. Sums can wait in c only if
+    // that is what they become.
+    const bool plain = p.c.type == ComputeType::kFloat32 && p.epilogue == MatMulEpilogue::kNone;
+    const int64_t blocks = plain ? std::max<int64_t>(1, CeilDiv(p.k, kMatMulDepth * kK)) : 1;
+    depth_ = Steps(std::max<int64_t>(1, CeilDiv(CeilDiv(p.k, kK), blocks))) * kK;
     // A row of packed a ends with a whole vector, and so does a packed block of rows.
     a_width_ = CeilDiv(depth_, 2 * kLanes) * 2 * kLanes / kK;
   }
@@ -64,7 +66,7 @@ class Product {
     if (!AllDirect()) a_ = Reserve<T>(room_a, (p_.m + row_blocks_ * kLanes) * a_width_);
     whole_b_ = p_.packed_b != nullptr;
     b_ = whole_b_ ? Align<T>(PackedBAccess::Storage(*p_.packed_b))
-                  : Reserve<T>(room_b, kColumnBlock * kMatMulDepth);
+                  : Reserve<T>(room_b, kColumnBlock * depth_ / kK);
     // k = 0 still writes c: the bias, or zeros.
     for (k_ = 0; k_ == 0 || k_ < p_.k; k_ += depth_) {
       for (n_ = 0; n_ < p_.n; n_ += kColumnBlock) {
@@ -84,7 +86,7 @@ class Product {
   void PackWholeB(std::vector<float>& storage, Loop loop) {
     const int64_t blocks = std::max<int64_t>(1, CeilDiv(p_.k, depth_));
     whole_b_ = true;
-    b_ = Reserve<T>(storage, blocks * packed_panels() * width() * kMatMulDepth);
+    b_ = Reserve<T>(storage, blocks * packed_panels() * width() * depth_ / kK);
     for (k_ = 0; k_ < p_.k; k_ += depth_) {
       Pack(false, packed_panels(), loop);
     }
@@ -130,7 +132,7 @@ class Product {
   // Panel `panel` of the block at hand.
   T* Panel(int64_t panel) const {
     if (whole_b_) panel += k_ / depth_ * packed_panels() + n_ / width();
-    return b_ + panel * width() * kMatMulDepth * kK;
+    return b_ + panel * width() * depth_;
   }
 
   bool AllDirect() const {
@@ -237,8 +239,12 @@ class Product {
     b.b = Panel(panel);
     b.bias = k_ == 0 && p_.bias != nullptr ? p_.bias + column : nullptr;
     b.accumulate = p_.accumulate || k_ > 0;
-    b.c = p_.c + row * p_.c_stride + column;
+    const int64_t at = row * p_.c_stride + column;
+    b.c = p_.c.From(at).data;
+    b.c_type = p_.c.type;
     b.c_stride = p_.c_stride;
+    b.epilogue = p_.epilogue;
+    if (p_.epilogue != MatMulEpilogue::kNone) b.other = p_.other.From(at).data;
     kernels_.block(b);
   }
 

@@ -9,7 +9,7 @@
 // Deterministic: an element is one chain of fma over ascending k (of pairs of k in bf16, of 16
 // pairs on AMX), so it depends neither on the number of threads nor on how many rows or columns
 // there are. Thread-safe; scratch memory is kept per calling thread: 4 bytes x kMatMulDepth x m at
-// most, and 1.25 MiB.
+// most, and 1.25 MiB; where c is bf16 or an epilogue follows, k in place of kMatMulDepth.
 #ifndef HANLIN_KERNELS_GEMM_CPU_MATMUL_H_
 #define HANLIN_KERNELS_GEMM_CPU_MATMUL_H_
 
@@ -18,6 +18,7 @@
 
 #include "common/threading/thread_pool.h"
 #include "kernels/base/array.h"
+#include "kernels/gemm/cpu/matmul_epilogue.h"
 
 namespace hanlin {
 
@@ -39,9 +40,11 @@ struct MatMulParams {
   bool b_transposed = false;
   const PackedB* packed_b = nullptr;  // of these n, k, b and type; null: packed on the way
   const float* bias = nullptr;        // [n] or null
-  bool accumulate = false;            // add to what c holds
-  float* c = nullptr;                 // [m, n]
+  bool accumulate = false;            // add to what c, of fp32, holds; without an epilogue
+  Array c;                            // [m, n]
   int64_t c_stride = 0;
+  MatMulEpilogue epilogue = MatMulEpilogue::kNone;
+  Array other;  // [m, n] of the epilogue, of c's type and stride
   ComputeType type = ComputeType::kFloat32;
 };
 

@@ -5,6 +5,7 @@
 
 #include "kernels/base/dispatch.h"
 #include "kernels/base/types.h"
+#include "kernels/gemm/cpu/matmul_epilogue.h"
 
 namespace hanlin {
 
@@ -20,8 +21,11 @@ struct MatMulBlock {
   const T* b;         // [steps][width], zeros behind the last column
   const float* bias;  // null or what is added to c before the first step
   bool accumulate;
-  float* c;
+  void* c;  // of c_type
+  ComputeType c_type;
   int64_t c_stride;
+  MatMulEpilogue epilogue;
+  void* other;  // of c_type, c_stride apart
 };
 
 // To panel[steps][width] with zeros behind the last line and the last k; a line is a row of op(a)

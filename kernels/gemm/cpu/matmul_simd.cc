@@ -1,5 +1,6 @@
 // The register tile of matmul.h, compiled once per instruction set: kTileRows rows x kTilePanels
 // vectors of accumulators; the elements of a are broadcast from where they lie, b comes packed.
+#include "kernels/gemm/cpu/matmul_finish.h"
 #include "kernels/gemm/cpu/matmul_kernels.h"
 #include "kernels/gemm/cpu/matmul_pack.h"
 #include "kernels/gemm/cpu/step.h"
@@ -9,28 +10,19 @@ namespace {
 
 constexpr int kWidth = kTilePanels * kLanes;
 
+// Rows [row, row + R) of the block to c, which holds what they begin with if `accumulate`. Reads
+// and writes whole panels.
 template <typename T, int R>
-void Tile(const MatMulBlock<T>& block, int64_t row) {
+HANLIN_KERNEL_INLINE void Multiply(const MatMulBlock<T>& block, int64_t row, float* c,
+                                   int64_t c_stride) {
   using S = Step<T>;
-  F acc[R][kTilePanels];
-  // A full panel is read and written in place; the last one through a copy.
-  float edge[R][kWidth] = {};
-  const bool full = block.columns == kWidth;
-  float* const c = full ? block.c + row * block.c_stride : edge[0];
-  const int64_t c_stride = full ? block.c_stride : kWidth;
-  if (!full && block.accumulate) {
-    for (int r = 0; r < R; ++r) {
-      for (int64_t j = 0; j < block.columns; ++j) {
-        edge[r][j] = block.c[(row + r) * block.c_stride + j];
-      }
-    }
-  }
   F bias[kTilePanels];
 #pragma GCC unroll 4
   for (int p = 0; p < kTilePanels; ++p) {
     bias[p] = block.bias != nullptr ? LoadUpTo(block.bias + p * kLanes, block.columns - p * kLanes)
                                     : Zero();
   }
+  F acc[R][kTilePanels];
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 4
@@ -56,19 +48,39 @@ void Tile(const MatMulBlock<T>& block, int64_t row) {
 #pragma GCC unroll 4
     for (int p = 0; p < kTilePanels; ++p) Store(c + r * c_stride + p * kLanes, acc[r][p]);
   }
-  if (full) return;
-  for (int r = 0; r < R; ++r) {
-    for (int64_t j = 0; j < block.columns; ++j) {
-      block.c[(row + r) * block.c_stride + j] = edge[r][j];
+}
+
+// A panel that c ends within, or that does not become c as it is, is computed in `copy`.
+template <typename T, int R>
+void ThroughCopy(const MatMulBlock<T>& block, int64_t row) {
+  float copy[R][kWidth];
+  if (block.accumulate) {  // into fp32 alone
+    const float* const c = static_cast<const float*>(block.c) + row * block.c_stride;
+    for (int r = 0; r < R; ++r) {
+      for (int64_t j = 0; j < kWidth; ++j) {
+        copy[r][j] = j < block.columns ? c[r * block.c_stride + j] : 0;
+      }
     }
+  }
+  Multiply<T, R>(block, row, copy[0], kWidth);
+  Finish(block, row, R, copy[0], kWidth);
+}
+
+template <typename T, int R>
+HANLIN_KERNEL_INLINE void Tile(const MatMulBlock<T>& block, int64_t row, bool in_place) {
+  if (in_place) {
+    Multiply<T, R>(block, row, static_cast<float*>(block.c) + row * block.c_stride, block.c_stride);
+  } else {
+    ThroughCopy<T, R>(block, row);
   }
 }
 
 template <typename T>
 void Block(const MatMulBlock<T>& block) {
+  const bool in_place = IsPlain(block) && block.columns == kWidth;
   int64_t row = 0;
-  for (; row + kTileRows <= block.rows; row += kTileRows) Tile<T, kTileRows>(block, row);
-  for (; row < block.rows; ++row) Tile<T, 1>(block, row);
+  for (; row + kTileRows <= block.rows; row += kTileRows) Tile<T, kTileRows>(block, row, in_place);
+  for (; row < block.rows; ++row) Tile<T, 1>(block, row, in_place);
 }
 
 void PackK(const MatMulPack<float>& pack) {

@@ -115,6 +115,61 @@ TEST_P(MatMulTest, OperandsStoredInBf16GiveTheBitsOfRoundingThem) {
   }
 }
 
+// Of the same sums: c rounded, and GELU of what c holds.
+TEST_P(MatMulTest, EpiloguesFollowThePlainProduct) {
+  ThreadPool pool(3);
+  const Shape shapes[] = {{1, 1, 1}, {48, 70, 64}, {70, 64, 1300}, {7, 65, 17}};
+  for (const Shape& s : shapes) {
+    for (const ComputeType type : {ComputeType::kFloat32, ComputeType::kBFloat16}) {
+      const auto a = RandomFloats(s.m * s.k, 1), b = RandomFloats(s.k * s.n, 2);
+      const auto bias = RandomFloats(s.n, 3), before = RandomFloats(s.m * s.n, 4);
+      const size_t size = s.m * s.n;
+      std::vector<float> plain(size), c(size), other = before;
+      std::vector<BFloat16> c16(size), other16 = testing::Convert<BFloat16>(before);
+      MatMulParams p = {.m = s.m, .n = s.n, .k = s.k, .a = a.data(), .a_stride = s.k};
+      p.b = b.data();
+      p.b_stride = s.n;
+      p.bias = bias.data();
+      p.type = type;
+      p.c = plain.data();
+      p.c_stride = s.n;
+      MatMul(p, pool);
+      const bool rounded = type == ComputeType::kBFloat16;
+      p.c = rounded ? Array(c16.data()) : Array(c.data());
+      p.other = rounded ? Array(other16.data()) : Array(other.data());
+      const auto gelu = [&](bool erf, double x) {
+        return erf ? 0.5 * x * (1 + std::erf(x / std::sqrt(2.0)))
+                   : 0.5 * x * (1 + std::tanh(0.7978845608028654 * (x + 0.044715 * x * x * x)));
+      };
+      const auto value = [&](const std::vector<float>& exact, const std::vector<BFloat16>& bf16,
+                             size_t i) { return rounded ? ToFloat(bf16[i]) : exact[i]; };
+      const double unit = rounded ? 0x1p-8 : 4e-6;
+      using E = MatMulEpilogue;
+      for (const E backward : {E::kGeluTanhBackward, E::kGeluErfBackward}) {
+        p.epilogue = backward;
+        MatMul(p, pool);
+        for (size_t i = 0; i < size; ++i) {
+          const double x = value(other, other16, i), h = 1e-5;
+          const bool erf = backward == E::kGeluErfBackward;
+          const double slope = (gelu(erf, x + h) - gelu(erf, x - h)) / (2 * h);
+          ASSERT_NEAR(value(c, c16, i), plain[i] * slope, unit * (1 + 1.2 * std::abs(plain[i])));
+        }
+      }
+      for (const E forward : {E::kNone, E::kGeluTanh, E::kGeluErf}) {
+        p.epilogue = forward;
+        MatMul(p, pool);
+        for (size_t i = 0; i < size; ++i) {
+          const float want = rounded ? ToFloat(ToBFloat16(plain[i])) : plain[i];
+          ASSERT_EQ(value(c, c16, i), want) << "at " << i;
+          if (forward == E::kNone) continue;
+          ASSERT_NEAR(value(other, other16, i), gelu(forward == E::kGeluErf, want),
+                      unit * (1 + std::abs(want)));
+        }
+      }
+    }
+  }
+}
+
 TEST_P(MatMulTest, PackingOnceGivesTheSameBits) {
   ThreadPool pool(3);
   const int64_t n = 2100, k = 1300, rows = 37;

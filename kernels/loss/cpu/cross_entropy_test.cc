@@ -73,6 +73,20 @@ TEST_P(CrossEntropyTest, MaskedRowsHaveNoGradientEvenWithoutALabelOrWithNaN) {
   EXPECT_LT(result.gradient[20 + 4], 0.0f);
 }
 
+TEST_P(CrossEntropyTest, GradientInBf16IsThatOfFp32Rounded) {
+  ThreadPool pool(2);
+  const int64_t rows = 3, v = 45;
+  const auto logits = RandomFloats(rows * v, 1, 3.0f);
+  const std::vector<int32_t> labels = {0, 44, 17};
+  const std::vector<float> weights = {1, 0, 0.5f}, log_sum = {5, 6, 7};
+  const CrossEntropyParams p = {rows, 0, v, logits.data(), labels.data()};
+  std::vector<float> want(logits.size());
+  std::vector<BFloat16> got(logits.size());
+  CrossEntropyGradient(p, log_sum.data(), weights.data(), want.data(), pool);
+  CrossEntropyGradient(p, log_sum.data(), weights.data(), got.data(), pool);
+  for (size_t i = 0; i < got.size(); ++i) ASSERT_EQ(got[i].bits, ToBFloat16(want[i]).bits);
+}
+
 TEST_P(CrossEntropyTest, LargeLogitsDoNotOverflow) {
   std::vector<float> logits(16, 0.0f);
   logits[3] = 1e4f;

@@ -83,6 +83,21 @@ TEST_P(LayerNormBackwardTest, BitsDoNotDependOnThreads) {
   EXPECT_TRUE(testing::SameBits(one.y.data(), four.y.data(), one.y.size()));
 }
 
+TEST_P(LayerNormBackwardTest, OutputInBf16IsThatOfFp32Rounded) {
+  const int64_t rows = 5, width = 75;
+  const auto x = RandomFloats(rows * width, 1), weight = RandomFloats(width, 2);
+  const auto bias = RandomFloats(width, 3);
+  std::vector<float> want(x.size()), mean(rows), rstd(rows);
+  std::vector<BFloat16> got(x.size());
+  ThreadPool pool(2);
+  LayerNormTrainParams p = {rows,  width,       x.data(),    weight.data(), bias.data(),
+                            1e-5f, mean.data(), rstd.data(), want.data()};
+  LayerNormTrain(p, pool);
+  p.y = got.data();
+  LayerNormTrain(p, pool);
+  for (size_t i = 0; i < x.size(); ++i) ASSERT_EQ(got[i].bits, ToBFloat16(want[i]).bits);
+}
+
 INSTANTIATE_KERNEL_TEST(LayerNormBackwardTest);
 
 }  // namespace
