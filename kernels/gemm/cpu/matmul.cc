@@ -46,10 +46,7 @@ template <typename T>
 class Product {
  public:
   explicit Product(const MatMulParams& p)
-      : p_(p),
-        row_blocks_(CeilDiv(p.m, kRowBlock)),
-        tiles_(CeilDiv(p.m, kernels_.tile_rows)),
-        a_by_steps_(p.a_transposed && kernels_.pack_rows == nullptr) {
+      : p_(p), row_blocks_(CeilDiv(p.m, kRowBlock)), tiles_(CeilDiv(p.m, kernels_.tile_rows)) {
     // Blocks of equal depth; the middle of a pair is no place to cut. Sums can wait in c only if
     // that is what they become.
     const bool plain = p.c.type == ComputeType::kFloat32 && p.epilogue == MatMulEpilogue::kNone;
@@ -121,7 +118,7 @@ class Product {
   int64_t RowBegin(int64_t block) const {
     return std::min(p_.m, tiles_ * block / row_blocks_ * kernels_.tile_rows);
   }
-  // Packed a: [rows][a_width_] steps, or [steps][rows, rounded up].
+  // Packed a: [rows][a_width_] steps, whole vectors of rows.
   T* PackedA(int64_t block) const {
     return a_ + (RowBegin(block) + block * kLanes) * a_width_ * kK;
   }
@@ -179,13 +176,11 @@ class Product {
       return;
     }
     const Group group = GroupAt(part);
-    const auto pack = a_by_steps_ ? kernels_.pack_k : kernels_.pack_rows;
     for (int64_t block = 0; block < row_blocks_; ++block) {
-      const int64_t row = RowBegin(block), width = a_by_steps_ ? PackedRows(block) : a_width_;
+      const int64_t row = RowBegin(block);
       const ConstArray from = p_.a.From((k_ + group.begin * kK) * p_.a_stride + row);
-      T* const to = PackedA(block) + group.begin * (a_by_steps_ ? width : 1) * kK;
-      pack({group.k, group.steps, RowBegin(block + 1) - row, from.data, from.type, p_.a_stride,
-            width, to});
+      kernels_.pack_rows({group.k, group.steps, RowBegin(block + 1) - row, from.data, from.type,
+                          p_.a_stride, a_width_, PackedA(block) + group.begin * kK});
     }
   }
 
@@ -230,11 +225,9 @@ class Product {
     if (Direct(block)) {
       b.a = static_cast<const T*>(p_.a.From(row * p_.a_stride + k_).data);
       b.a_row = p_.a_stride;
-      b.a_step = kK;
     } else {
       b.a = PackedA(block);
-      b.a_row = a_by_steps_ ? kK : a_width_ * kK;
-      b.a_step = a_by_steps_ ? PackedRows(block) * kK : kK;
+      b.a_row = a_width_ * kK;
     }
     b.b = Panel(panel);
     b.bias = k_ == 0 && p_.bias != nullptr ? p_.bias + column : nullptr;
@@ -251,7 +244,6 @@ class Product {
   const MatMulParams& p_;
   const MatMulKernelsOf<T>& kernels_ = Kernels();
   const int64_t row_blocks_, tiles_;
-  const bool a_by_steps_;  // packed a is [steps][rows], not [rows][steps]
   int64_t depth_, a_width_;
   T* a_ = nullptr;
   T* b_ = nullptr;

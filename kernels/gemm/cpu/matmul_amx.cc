@@ -189,23 +189,8 @@ void Block(const MatMulBlock<BFloat16>& block) {
 
 void PackK(const MatMulPack<BFloat16>& pack) { PackPairsOfK(pack); }
 void PackLines(const MatMulPack<BFloat16>& pack) { PackPairsOfLines(pack); }
+void PackRows(const MatMulPack<BFloat16>& pack) { PackPairsOfRows(pack); }
 void Round(const float* from, int64_t k, BFloat16* to) { RoundRow(from, k, to); }
-
-template <typename From>
-void PackRowsOf(const MatMulPack<BFloat16>& pack) {
-  auto* const to = reinterpret_cast<uint32_t*>(pack.panel);
-  for (int64_t step = 0; step < pack.steps; step += kLanes) {
-    for (int64_t line = 0; line < pack.lines; line += kLanes) {
-      I pairs[kLanes];
-      for (int i = 0; i < kLanes; ++i) pairs[i] = LoadStep<From>(pack, step + i, line);
-      Transpose(pairs);
-      for (int i = 0; i < kLanes; ++i) StoreI(to + (line + i) * pack.width + step, pairs[i]);
-    }
-  }
-}
-void PackRows(const MatMulPack<BFloat16>& pack) {
-  pack.from_type == ComputeType::kFloat32 ? PackRowsOf<float>(pack) : PackRowsOf<BFloat16>(pack);
-}
 
 }  // namespace
 

@@ -15,9 +15,8 @@ struct MatMulBlock {
   int64_t rows;
   int64_t columns;  // of the panel, <= width
   int64_t steps;    // a multiple of step_multiple
-  const T* a;       // the step of a row at a[row * a_row + step * a_step]
+  const T* a;       // step s of row r at a[r * a_row + s * (elements of a step)]
   int64_t a_row;
-  int64_t a_step;
   const T* b;         // [steps][width], zeros behind the last column
   const float* bias;  // null or what is added to c before the first step
   bool accumulate;
@@ -52,8 +51,8 @@ struct MatMulKernelsOf {
   void (*block)(const MatMulBlock<T>& block);
   void (*pack_k)(const MatMulPack<T>& pack);      // element (k, line) at from[k * stride + line]
   void (*pack_lines)(const MatMulPack<T>& pack);  // element (k, line) at from[line * stride + k]
-  // pack_k of op(a) to panel[lines, rounded up to 16][width] steps, where `block` wants a_step to
-  // be one step; else null.
+  // pack_k of op(a), but to panel[lines][width]: a line's steps behind each other. Writes whole
+  // vectors: 16 lines and 16 steps.
   void (*pack_rows)(const MatMulPack<T>& pack);
   // to[0, k rounded up to a multiple of 32) = from[0, k), zeros behind; null in fp32.
   void (*round)(const float* from, int64_t k, BFloat16* to);

@@ -76,6 +76,19 @@ HANLIN_KERNEL_INLINE void PackPairsOfLines(const MatMulPack<BFloat16>& pack) {
   }
 }
 
+template <typename From>
+HANLIN_KERNEL_INLINE void PackPairsOfRows(const MatMulPack<BFloat16>& pack) {
+  auto* const to = reinterpret_cast<uint32_t*>(pack.panel);
+  for (int64_t step = 0; step < pack.steps; step += kLanes) {
+    for (int64_t line = 0; line < pack.lines; line += kLanes) {
+      I pairs[kLanes];
+      for (int i = 0; i < kLanes; ++i) pairs[i] = LoadStep<From>(pack, step + i, line);
+      Transpose(pairs);
+      for (int i = 0; i < kLanes; ++i) StoreI(to + (line + i) * pack.width + step, pairs[i]);
+    }
+  }
+}
+
 // MatMulKernelsOf<BFloat16>::pack_k.
 HANLIN_KERNEL_INLINE void PackPairsOfK(const MatMulPack<BFloat16>& pack) {
   pack.from_type == ComputeType::kFloat32 ? PackPairsOfK<float>(pack)
@@ -86,6 +99,12 @@ HANLIN_KERNEL_INLINE void PackPairsOfK(const MatMulPack<BFloat16>& pack) {
 HANLIN_KERNEL_INLINE void PackPairsOfLines(const MatMulPack<BFloat16>& pack) {
   pack.from_type == ComputeType::kFloat32 ? PackPairsOfLines<float>(pack)
                                           : PackPairsOfLines<BFloat16>(pack);
+}
+
+// MatMulKernelsOf<BFloat16>::pack_rows.
+HANLIN_KERNEL_INLINE void PackPairsOfRows(const MatMulPack<BFloat16>& pack) {
+  pack.from_type == ComputeType::kFloat32 ? PackPairsOfRows<float>(pack)
+                                          : PackPairsOfRows<BFloat16>(pack);
 }
 
 // MatMulKernelsOf<BFloat16>::round.

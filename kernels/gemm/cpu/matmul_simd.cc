@@ -32,7 +32,7 @@ HANLIN_KERNEL_INLINE void Multiply(const MatMulBlock<T>& block, int64_t row, flo
   }
   const T* b = block.b;
   const T* a = block.a + row * block.a_row;
-  for (int64_t k = 0; k < block.steps; ++k, b += kWidth * S::kK, a += block.a_step) {
+  for (int64_t k = 0; k < block.steps; ++k, b += kWidth * S::kK, a += S::kK) {
     typename S::Operand columns[kTilePanels];
 #pragma GCC unroll 4
     for (int p = 0; p < kTilePanels; ++p) columns[p] = S::Weights(b + p * kLanes * S::kK);
@@ -111,12 +111,30 @@ void PackLines(const MatMulPack<float>& pack) {
 }
 void PackLines(const MatMulPack<BFloat16>& pack) { PackPairsOfLines(pack); }
 
+void PackRows(const MatMulPack<float>& pack) {
+  const auto* const from = static_cast<const float*>(pack.from);
+  for (int64_t k = 0; k < pack.k; k += kLanes) {
+    for (int64_t line = 0; line < pack.lines; line += kLanes) {
+      I values[kLanes];
+      for (int i = 0; i < kLanes; ++i) {
+        const int64_t count = k + i < pack.k ? pack.lines - line : 0;
+        values[i] = BitsToI(LoadUpTo(from + (k + i) * pack.stride + line, count));
+      }
+      Transpose(values);
+      for (int i = 0; i < kLanes; ++i) {
+        Store(pack.panel + (line + i) * pack.width + k, BitsToF(values[i]));
+      }
+    }
+  }
+}
+void PackRows(const MatMulPack<BFloat16>& pack) { PackPairsOfRows(pack); }
+
 void Round(const float* from, int64_t k, BFloat16* to) { RoundRow(from, k, to); }
 
 }  // namespace
 
 extern const MatMulKernels kMatMulKernels = {
-    {kWidth, kTileRows, 1, nullptr, nullptr, Block<float>, PackK, PackLines, nullptr, nullptr},
-    {kWidth, kTileRows, 1, nullptr, nullptr, Block<BFloat16>, PackK, PackLines, nullptr, Round}};
+    {kWidth, kTileRows, 1, nullptr, nullptr, Block<float>, PackK, PackLines, PackRows, nullptr},
+    {kWidth, kTileRows, 1, nullptr, nullptr, Block<BFloat16>, PackK, PackLines, PackRows, Round}};
 
 }  // namespace hanlin::HANLIN_SIMD_NAMESPACE
