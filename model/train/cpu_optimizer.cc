@@ -77,7 +77,11 @@ uint64_t CpuTrainModel::ActivationBytes(Recompute recompute, int64_t sequences,
          ClassifierBytes();
 }
 
-void CpuTrainModel::ZeroGradients() { std::fill(gradients_.begin(), gradients_.end(), 0.0f); }
+void CpuTrainModel::ZeroGradients() {
+  pool_.ParallelFor(layout_.size(), [&](int64_t begin, int64_t end, int) {
+    std::fill(gradients_.begin() + begin, gradients_.begin() + end, 0.0f);
+  });
+}
 
 absl::Status CpuTrainModel::ReadState(TrainState state, int64_t begin, std::span<float> out) const {
   const bool moment = state == TrainState::kMoment1 || state == TrainState::kMoment2;
