@@ -29,6 +29,14 @@ void Gelu(GeluForm form, ConstArray x, int64_t count, Array y, ThreadPool& pool)
   });
 }
 
+void GeluBackward(GeluForm form, const float* x, const float* dy, int64_t count, float* dx,
+                  ThreadPool& pool) {
+  const ElementwiseKernels& kernels = HANLIN_ACTIVE_KERNELS(kElementwiseKernels);
+  ForChunks(count, pool, [&](int64_t begin, int64_t n) {
+    kernels.gelu_backward(form == GeluForm::kErf, x + begin, dy + begin, n, dx + begin);
+  });
+}
+
 void DropoutAdd(const DropoutAddParams& p, ThreadPool& pool) {
   const ElementwiseKernels& kernels = HANLIN_ACTIVE_KERNELS(kElementwiseKernels);
   pool.ParallelFor(p.rows, [&](int64_t begin, int64_t end, int) {

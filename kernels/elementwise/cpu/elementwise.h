@@ -26,6 +26,10 @@ enum class GeluForm { kTanh, kErf };
 // matmul.h; this computes again what was not kept, to the same bits.)
 void Gelu(GeluForm form, ConstArray x, int64_t count, Array y, ThreadPool& pool);
 
+// dx = dy * gelu'(x); dx may be dy. What the epilogue and the device's kernels are measured by.
+void GeluBackward(GeluForm form, const float* x, const float* dy, int64_t count, float* dx,
+                  ThreadPool& pool);
+
 // y[r][c] = base[r][c] + dropout(x[r][c] + bias[c]); rows are numbered from dropout.first_row.
 struct DropoutAddParams {
   int64_t rows = 0;

@@ -23,6 +23,7 @@ struct DropoutAddRow {
 struct ElementwiseKernels {
   // x and y are float* or BFloat16* by type.
   void (*gelu)(bool erf, const void* x, int64_t count, void* y, ComputeType type);
+  void (*gelu_backward)(bool erf, const float* x, const float* dy, int64_t count, float* dx);
   // y[c] = x[c] * (kept(row, first_column + c) ? 1 / (1 - rate) : 0); first_column % 64 == 0.
   void (*dropout)(const DropoutParams& dropout, uint32_t row, uint32_t first_column, const float* x,
                   int64_t count, float* y);

@@ -41,6 +41,18 @@ void GeluRow(bool erf, const void* x, int64_t count, void* y, ComputeType type) 
   }
 }
 
+void GeluBackwardRow(bool erf, const float* x, const float* dy, int64_t count, float* dx) {
+  if (erf) {
+    ForLanes(count, dx, [=](int64_t i, int lanes) HANLIN_LAMBDA_INLINE {
+      return Mul(LoadLanes(dy + i, lanes), GeluErfDerivative(LoadLanes(x + i, lanes)));
+    });
+  } else {
+    ForLanes(count, dx, [=](int64_t i, int lanes) HANLIN_LAMBDA_INLINE {
+      return Mul(LoadLanes(dy + i, lanes), GeluTanhDerivative(LoadLanes(x + i, lanes)));
+    });
+  }
+}
+
 // Philox4x32-7 on 16 counters that differ in their first word.
 HANLIN_KERNEL_INLINE void Philox(I counter[4], uint32_t key0, uint32_t key1) {
   const I multiplier0 = SetI(0xd2511f53u);
@@ -168,7 +180,7 @@ void ScaleRow(float factor, int64_t count, float* y) {
 
 }  // namespace
 
-extern const ElementwiseKernels kElementwiseKernels = {GeluRow, DropoutRow, DropoutAddKernel,
-                                                       AddRow,  ColumnSums, ScaleRow};
+extern const ElementwiseKernels kElementwiseKernels = {
+    GeluRow, GeluBackwardRow, DropoutRow, DropoutAddKernel, AddRow, ColumnSums, ScaleRow};
 
 }  // namespace hanlin::HANLIN_SIMD_NAMESPACE

@@ -1,4 +1,4 @@
-// GELU against double arithmetic, dropout bit by bit against its definition, sums.
+// GELU's derivative by finite differences, dropout bit by bit against its definition, sums.
 #include "kernels/elementwise/cpu/elementwise.h"
 
 #include <cmath>
@@ -18,17 +18,22 @@ double GeluInDouble(GeluForm form, double x) {
   return 0.5 * x * (1 + std::tanh(0.7978845608028654 * (x + 0.044715 * x * x * x)));
 }
 
-TEST_P(ElementwiseTest, GeluMatchesDoubleArithmetic) {
+TEST_P(ElementwiseTest, GeluAndItsDerivativeMatchDoubleArithmetic) {
   ThreadPool pool(2);
   std::vector<float> x = RandomFloats(5003, 1, 3.0f);
   x[0] = 0;
   x[1] = -12;
   x[2] = 12;
+  const std::vector<float> dy = RandomFloats(x.size(), 2);
   for (const GeluForm form : {GeluForm::kTanh, GeluForm::kErf}) {
-    std::vector<float> y(x.size());
+    std::vector<float> y(x.size()), dx = dy;
     Gelu(form, x.data(), x.size(), y.data(), pool);
+    GeluBackward(form, x.data(), dx.data(), x.size(), dx.data(), pool);  // in place
     for (size_t i = 0; i < x.size(); ++i) {
+      const double h = 1e-5;
+      const double slope = (GeluInDouble(form, x[i] + h) - GeluInDouble(form, x[i] - h)) / (2 * h);
       ASSERT_NEAR(y[i], GeluInDouble(form, x[i]), 2e-6 * (1 + std::abs(x[i]))) << x[i];
+      ASSERT_NEAR(dx[i], dy[i] * slope, 3e-6 * (1 + std::abs(dy[i]))) << x[i];
     }
   }
 }

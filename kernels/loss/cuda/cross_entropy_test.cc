@@ -120,7 +120,7 @@ class CrossEntropyGpuTest : public HopperTest {
                                        logits.data(), labels.data()};
     CrossEntropyStats(params, stats.data(), pool);
     JoinStats(stats.data(), rows, 1, log_sum.data(), loss.data());
-    CrossEntropyGradient(params, log_sum.data(), weights.data(), pool);
+    CrossEntropyGradient(params, log_sum.data(), weights.data(), logits.data(), pool);
     return {loss, logits};
   }
 
