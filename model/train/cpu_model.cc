@@ -85,10 +85,11 @@ void CpuTrainModel::Multiply(int64_t rows, ConstArray a, Array c, MatMulParams p
 }
 
 void CpuTrainModel::AddWeightGradient(int64_t rows, ConstArray dy, ConstArray x, TensorRole weight,
-                                      int layer) {
+                                      int layer, float* dbias) {
   const TensorShape shape = layout_.Of({weight, layer}).shape;
   MatMulParams w = {.m = shape.rows, .n = shape.cols, .k = rows, .a = dy, .a_stride = shape.rows};
   w.a_transposed = true;
+  w.a_sums = dbias;
   w.b = x;
   w.b_stride = shape.cols;
   w.accumulate = true;
@@ -191,22 +192,20 @@ absl::Status CpuTrainModel::Forward(const Pass& pass) {
 absl::Status CpuTrainModel::MlpBackward(const Pass& pass, int layer, const LayerActivations& a,
                                         float* dx) {
   using R = TensorRole;
-  const int64_t tokens = pass.tokens, h = config_.hidden_size, ffn = config_.ffn_size / tp_size();
+  const int64_t tokens = pass.tokens, h = config_.hidden_size;
   const Array dy = activations_.dy();
   float* const dln = activations_.hidden(1);
   DropoutAdd(
       {tokens, h, dx, nullptr, nullptr, dy, Dropout(pass, options_.dropout.hidden, MlpSite(layer))},
       pool_);
-  AddColumnSums(dy, tokens, h, Gradient(R::kMlpDownBias, layer), pool_);
   const Array dup = activations_.dup();
   MatMulParams down = InputGradientProduct(R::kMlpDownWeight, layer);
   down.epilogue = GeluEpilogue(config_, true);
   down.other = a.up;
   Multiply(tokens, dy, dup, down);
-  AddWeightGradient(tokens, dy, a.act, R::kMlpDownWeight, layer);
-  AddColumnSums(dup, tokens, ffn, Gradient(R::kMlpUpBias, layer), pool_);
+  AddWeightGradient(tokens, dy, a.act, R::kMlpDownWeight, layer, Gradient(R::kMlpDownBias, layer));
   Multiply(tokens, dup, dln, InputGradientProduct(R::kMlpUpWeight, layer));
-  AddWeightGradient(tokens, dup, a.ln2, R::kMlpUpWeight, layer);
+  AddWeightGradient(tokens, dup, a.ln2, R::kMlpUpWeight, layer, Gradient(R::kMlpUpBias, layer));
   RETURN_IF_ERROR(AllReduce(dln, tokens * h));
   NormBackward(pass, R::kLn2Weight, R::kLn2Bias, layer, a.x1, a.mean2, a.rstd2, dln, dx);
   return absl::OkStatus();
@@ -221,13 +220,11 @@ absl::Status CpuTrainModel::AttentionBackward(const Pass& pass, int layer,
   DropoutAdd({tokens, h, dx, nullptr, nullptr, dy,
               Dropout(pass, options_.dropout.hidden, AttentionOutSite(layer))},
              pool_);
-  AddColumnSums(dy, tokens, h, Gradient(R::kAttnOutBias, layer), pool_);
   Multiply(tokens, dy, activations_.datt(), InputGradientProduct(R::kAttnOutWeight, layer));
-  AddWeightGradient(tokens, dy, a.att, R::kAttnOutWeight, layer);
+  AddWeightGradient(tokens, dy, a.att, R::kAttnOutWeight, layer, Gradient(R::kAttnOutBias, layer));
   CausalAttentionBackward(AttentionParams(pass, layer, a), a.att, activations_.datt(), dy, pool_);
-  AddColumnSums(dy, tokens, 3 * h / tp_size(), Gradient(R::kQkvBias, layer), pool_);
   Multiply(tokens, dy, dln, InputGradientProduct(R::kQkvWeight, layer));
-  AddWeightGradient(tokens, dy, a.ln1, R::kQkvWeight, layer);
+  AddWeightGradient(tokens, dy, a.ln1, R::kQkvWeight, layer, Gradient(R::kQkvBias, layer));
   RETURN_IF_ERROR(AllReduce(dln, tokens * h));
   NormBackward(pass, R::kLn1Weight, R::kLn1Bias, layer, a.x, a.mean1, a.rstd1, dln, dx);
   return absl::OkStatus();

@@ -81,8 +81,9 @@ class CpuTrainModel : public TrainModel {
   MatMulParams InputGradientProduct(TensorRole weight, int layer) const;
   // The product with `rows` rows of x or dy, and with what else the caller sets.
   void Multiply(int64_t rows, ConstArray a, Array c, MatMulParams product) const;
-  // dW += dy^T x
-  void AddWeightGradient(int64_t rows, ConstArray dy, ConstArray x, TensorRole weight, int layer);
+  // dW += dy^T x, and dbias += the sum of dy, if there is a bias.
+  void AddWeightGradient(int64_t rows, ConstArray dy, ConstArray x, TensorRole weight, int layer,
+                         float* dbias = nullptr);
 
   // cpu_optimizer.cc: the next stretch's gradient is final on this rank; its sum begins.
   absl::Status ReduceNextStretch();

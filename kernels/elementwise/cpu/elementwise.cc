@@ -49,15 +49,13 @@ void DropoutAdd(const DropoutAddParams& p, ThreadPool& pool) {
   });
 }
 
-void AddColumnSums(ConstArray x, int64_t rows, int64_t width, float* sums, ThreadPool& pool) {
+void AddColumnSums(const float* x, int64_t rows, int64_t width, float* sums, ThreadPool& pool) {
   const ElementwiseKernels& kernels = HANLIN_ACTIVE_KERNELS(kElementwiseKernels);
   constexpr int64_t kColumns = 64;
   pool.ParallelFor((width + kColumns - 1) / kColumns, [&](int64_t begin, int64_t end, int) {
-    for (int64_t first = begin * kColumns; first < std::min(width, end * kColumns);
-         first += kColumns) {
-      kernels.column_sums(x.From(first).data, x.type, rows, width,
-                          std::min(kColumns, width - first), sums + first);
-    }
+    const int64_t first = begin * kColumns;
+    const int64_t count = std::min(width, end * kColumns) - first;
+    for (int64_t r = 0; r < rows; ++r) kernels.add(x + r * width + first, count, sums + first);
   });
 }
 

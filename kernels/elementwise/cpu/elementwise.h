@@ -42,8 +42,9 @@ struct DropoutAddParams {
 };
 void DropoutAdd(const DropoutAddParams& params, ThreadPool& pool);
 
-// sums[c] += the sum over rows, in ascending order, of x[r][c].
-void AddColumnSums(ConstArray x, int64_t rows, int64_t width, float* sums, ThreadPool& pool);
+// sums[c] += the sum over rows, in ascending order, of x[r][c]. (The gradients of biases are sums
+// of products' operands, see matmul.h; this is what the device's kernels are measured by.)
+void AddColumnSums(const float* x, int64_t rows, int64_t width, float* sums, ThreadPool& pool);
 
 // y += x
 void AddInPlace(const float* x, int64_t count, float* y, ThreadPool& pool);

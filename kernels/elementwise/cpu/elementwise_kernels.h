@@ -29,10 +29,6 @@ struct ElementwiseKernels {
                   int64_t count, float* y);
   void (*dropout_add)(const DropoutAddRow& row);
   void (*add)(const float* x, int64_t count, float* y);  // y += x
-  // sums[c] += x[r][c] over ascending r, for `columns` columns (at most 64) of rows that are
-  // `stride` elements apart.
-  void (*column_sums)(const void* x, ComputeType x_type, int64_t rows, int64_t stride,
-                      int64_t columns, float* sums);
   void (*scale)(float factor, int64_t count, float* y);
 };
 HANLIN_DECLARE_KERNELS(ElementwiseKernels, kElementwiseKernels)

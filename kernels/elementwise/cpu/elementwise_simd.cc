@@ -144,34 +144,6 @@ void AddRow(const float* x, int64_t count, float* y) {
   });
 }
 
-template <typename T>
-void ColumnSumsOf(const T* x, int64_t rows, int64_t stride, int64_t columns, float* sums) {
-  constexpr int kVectors = 4;
-  if (columns < kVectors * kLanes) {
-    for (int64_t r = 0; r < rows; ++r) {
-      const T* const row = x + r * stride;
-      ForLanes(columns, sums, [=](int64_t i, int lanes) HANLIN_LAMBDA_INLINE {
-        return Add(LoadLanes(sums + i, lanes), LoadLanes(row + i, lanes));
-      });
-    }
-    return;
-  }
-  F sum[kVectors];
-  for (int v = 0; v < kVectors; ++v) sum[v] = Load(sums + v * kLanes);
-  for (int64_t r = 0; r < rows; ++r) {
-    for (int v = 0; v < kVectors; ++v) sum[v] = Add(sum[v], Load(x + r * stride + v * kLanes));
-  }
-  for (int v = 0; v < kVectors; ++v) Store(sums + v * kLanes, sum[v]);
-}
-void ColumnSums(const void* x, ComputeType x_type, int64_t rows, int64_t stride, int64_t columns,
-                float* sums) {
-  if (x_type == ComputeType::kFloat32) {
-    ColumnSumsOf(static_cast<const float*>(x), rows, stride, columns, sums);
-  } else {
-    ColumnSumsOf(static_cast<const BFloat16*>(x), rows, stride, columns, sums);
-  }
-}
-
 void ScaleRow(float factor, int64_t count, float* y) {
   ForLanes(count, y, [=](int64_t i, int lanes) HANLIN_LAMBDA_INLINE {
     return Mul(LoadLanes(y + i, lanes), Set1(factor));
@@ -181,6 +153,6 @@ void ScaleRow(float factor, int64_t count, float* y) {
 }  // namespace
 
 extern const ElementwiseKernels kElementwiseKernels = {
-    GeluRow, GeluBackwardRow, DropoutRow, DropoutAddKernel, AddRow, ColumnSums, ScaleRow};
+    GeluRow, GeluBackwardRow, DropoutRow, DropoutAddKernel, AddRow, ScaleRow};
 
 }  // namespace hanlin::HANLIN_SIMD_NAMESPACE

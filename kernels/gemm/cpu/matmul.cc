@@ -22,8 +22,7 @@ class PackedBAccess {
 namespace {
 
 constexpr int64_t kColumnBlock = 1024;  // 1.25 MiB of packed b
-constexpr int64_t kPackSteps = 16;
-constexpr int64_t kRowBlock = 96;  // 120 KiB of a beside a panel of 80 KiB: the L2 cache
+constexpr int64_t kRowBlock = 96;       // 120 KiB of a beside a panel of 80 KiB: the L2 cache
 
 int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -147,18 +146,36 @@ class Product {
   // What lies in rows of k is packed kPackSteps steps at a time, all columns of them: memory is
   // read row by row. What lies in columns of k is packed by blocks of rows of a, or panels of b.
   template <typename Loop>
-  void Pack(bool a, int64_t panels, Loop loop) const {
+  void Pack(bool a, int64_t panels, Loop loop) {
     const int64_t groups = CeilDiv(steps(), kPackSteps);
     const int64_t parts_of_a = a ? (p_.a_transposed ? groups : row_blocks_) : 0;
     const int64_t parts_of_b = panels > 0 && !p_.b_transposed ? groups : panels;
     // An item takes as much of a and of b as the others.
     const int64_t items = std::max(parts_of_a, parts_of_b);
+    const bool sums = a && p_.a_sums != nullptr;
+    if (sums) sums_.assign(groups * SumsStride(), 0.0f);
     loop(items, [&](int64_t begin, int64_t end, int) {
       for (int64_t i = parts_of_a * begin / items; i < parts_of_a * end / items; ++i) PackA(i);
       for (int64_t i = parts_of_b * begin / items; i < parts_of_b * end / items; ++i) {
         PackB(i, panels);
       }
     });
+    if (sums) AddSums(groups);
+  }
+
+  // Sums of op(a)'s rows over a group of steps, in the rows of packed a.
+  int64_t SumsStride() const { return p_.m + row_blocks_ * kLanes; }
+  float* Sums(int64_t group, int64_t block) {
+    return sums_.data() + group * SumsStride() + RowBegin(block) + block * kLanes;
+  }
+  void AddSums(int64_t groups) {
+    for (int64_t group = 0; group < groups; ++group) {
+      for (int64_t block = 0; block < row_blocks_; ++block) {
+        const float* const sums = Sums(group, block);
+        const int64_t row = RowBegin(block), rows = RowBegin(block + 1) - row;
+        for (int64_t i = 0; i < rows; ++i) p_.a_sums[row + i] += sums[i];
+      }
+    }
   }
 
   struct Group {
@@ -170,7 +187,7 @@ class Product {
             std::min(kPackSteps * kK, depth() - begin * kK)};
   }
 
-  void PackA(int64_t part) const {
+  void PackA(int64_t part) {
     if (!p_.a_transposed) {
       if (!Direct(part)) PackRowsOfA(part);
       return;
@@ -180,7 +197,8 @@ class Product {
       const int64_t row = RowBegin(block);
       const ConstArray from = p_.a.From((k_ + group.begin * kK) * p_.a_stride + row);
       kernels_.pack_rows({group.k, group.steps, RowBegin(block + 1) - row, from.data, from.type,
-                          p_.a_stride, a_width_, PackedA(block) + group.begin * kK});
+                          p_.a_stride, a_width_, PackedA(block) + group.begin * kK,
+                          p_.a_sums == nullptr ? nullptr : Sums(part, block)});
     }
   }
 
@@ -247,6 +265,7 @@ class Product {
   int64_t depth_, a_width_;
   T* a_ = nullptr;
   T* b_ = nullptr;
+  std::vector<float> sums_;
   bool whole_b_ = false;   // b_ holds all of b, not the block at hand
   int64_t k_ = 0, n_ = 0;  // of the block at hand
 };

@@ -22,6 +22,7 @@
 
 namespace hanlin {
 
+inline constexpr int64_t kPackSteps = 16;
 inline constexpr int64_t kMatMulDepth = 320;  // steps (1 k, or 2 in bf16) multiplied at a time
 
 class PackedB;
@@ -35,6 +36,8 @@ struct MatMulParams {
   ConstArray a;  // stored [m, k], or [k, m] when transposed; of bf16 only where `type` is
   int64_t a_stride = 0;
   bool a_transposed = false;
+  float* a_sums = nullptr;  // [m] or null; with a_transposed: the sums of op(a)'s rows are added,
+                            // rounded as they are multiplied, kPackSteps steps at a time
   ConstArray b;  // stored [k, n], or [n, k] when transposed; of bf16 only where `type` is
   int64_t b_stride = 0;
   bool b_transposed = false;

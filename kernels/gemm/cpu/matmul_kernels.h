@@ -39,6 +39,7 @@ struct MatMulPack {
   int64_t stride;
   int64_t width;  // a multiple of 16
   T* panel;
+  float* sums;  // [lines, rounded up to 16] or null: pack_rows adds the sum of each line as packed
 };
 
 template <typename T>

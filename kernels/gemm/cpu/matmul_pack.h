@@ -76,6 +76,8 @@ HANLIN_KERNEL_INLINE void PackPairsOfLines(const MatMulPack<BFloat16>& pack) {
   }
 }
 
+constexpr uint32_t kOnes = 0x3f803f80;  // a pair
+
 template <typename From>
 HANLIN_KERNEL_INLINE void PackPairsOfRows(const MatMulPack<BFloat16>& pack) {
   auto* const to = reinterpret_cast<uint32_t*>(pack.panel);
@@ -83,6 +85,11 @@ HANLIN_KERNEL_INLINE void PackPairsOfRows(const MatMulPack<BFloat16>& pack) {
     for (int64_t line = 0; line < pack.lines; line += kLanes) {
       I pairs[kLanes];
       for (int i = 0; i < kLanes; ++i) pairs[i] = LoadStep<From>(pack, step + i, line);
+      if (pack.sums != nullptr) {
+        F sum = Load(pack.sums + line);
+        for (int i = 0; i < kLanes; ++i) sum = DotPair(pairs[i], SetI(kOnes), sum);
+        Store(pack.sums + line, sum);
+      }
       Transpose(pairs);
       for (int i = 0; i < kLanes; ++i) StoreI(to + (line + i) * pack.width + step, pairs[i]);
     }

@@ -120,6 +120,11 @@ void PackRows(const MatMulPack<float>& pack) {
         const int64_t count = k + i < pack.k ? pack.lines - line : 0;
         values[i] = BitsToI(LoadUpTo(from + (k + i) * pack.stride + line, count));
       }
+      if (pack.sums != nullptr) {
+        F sum = Load(pack.sums + line);
+        for (int i = 0; i < kLanes; ++i) sum = Add(sum, BitsToF(values[i]));
+        Store(pack.sums + line, sum);
+      }
       Transpose(values);
       for (int i = 0; i < kLanes; ++i) {
         Store(pack.panel + (line + i) * pack.width + k, BitsToF(values[i]));

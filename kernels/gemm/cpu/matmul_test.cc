@@ -115,6 +115,34 @@ TEST_P(MatMulTest, OperandsStoredInBf16GiveTheBitsOfRoundingThem) {
   }
 }
 
+TEST_P(MatMulTest, SumsOfTransposedRowsAreAddedForAnyNumberOfThreads) {
+  ThreadPool pool1(1), pool3(3);
+  const int64_t m = 203, n = 40, k = 1400;
+  const auto a = RandomFloats(k * m, 1), b = RandomFloats(k * n, 2);
+  for (const ComputeType type : {ComputeType::kFloat32, ComputeType::kBFloat16}) {
+    std::vector<float> c(m * n), one(m, 2.0f), three(m, 2.0f);
+    MatMulParams p = {.m = m, .n = n, .k = k, .a = a.data(), .a_stride = m, .a_transposed = true};
+    p.b = b.data();
+    p.b_stride = n;
+    p.c = c.data();
+    p.c_stride = n;
+    p.type = type;
+    p.a_sums = one.data();
+    MatMul(p, pool1);
+    p.a_sums = three.data();
+    MatMul(p, pool3);
+    EXPECT_TRUE(testing::SameBits(one.data(), three.data(), m));
+    for (int64_t i = 0; i < m; ++i) {
+      double want = 2;
+      for (int64_t j = 0; j < k; ++j) {
+        const float value = a[j * m + i];
+        want += type == ComputeType::kFloat32 ? value : ToFloat(ToBFloat16(value));
+      }
+      ASSERT_NEAR(one[i], want, 1e-4) << "row " << i;
+    }
+  }
+}
+
 // Of the same sums: c rounded, and GELU of what c holds.
 TEST_P(MatMulTest, EpiloguesFollowThePlainProduct) {
   ThreadPool pool(3);
