@@ -49,7 +49,7 @@ class Product {
     // Blocks of equal depth; the middle of a pair is no place to cut. Sums can wait in c only if
     // that is what they become.
     const bool plain = p.c.type == ComputeType::kFloat32 && p.epilogue == MatMulEpilogue::kNone;
-    const int64_t blocks = plain ? std::max<int64_t>(1, CeilDiv(p.k, kMatMulDepth * kK)) : 1;
+    const int64_t blocks = plain ? std::max<int64_t>(1, CeilDiv(p.k, kernels_.most_steps * kK)) : 1;
     depth_ = Steps(std::max<int64_t>(1, CeilDiv(CeilDiv(p.k, kK), blocks))) * kK;
     // A row of packed a ends with a whole vector, and so does a packed block of rows.
     a_width_ = CeilDiv(depth_, 2 * kLanes) * 2 * kLanes / kK;

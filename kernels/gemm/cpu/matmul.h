@@ -23,7 +23,8 @@
 namespace hanlin {
 
 inline constexpr int64_t kPackSteps = 16;
-inline constexpr int64_t kMatMulDepth = 320;  // steps (1 k, or 2 in bf16) multiplied at a time
+// Steps (1 k, or 2 in bf16) that are multiplied at a time, at most.
+inline constexpr int64_t kMatMulDepth = 320;
 
 class PackedB;
 

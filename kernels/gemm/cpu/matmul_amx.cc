@@ -16,6 +16,9 @@ namespace {
 constexpr int kTile = 16;               // rows, steps or columns of a tile
 constexpr int kPanelWidth = 2 * kTile;  // of a panel
 constexpr int kBlockRows = 2 * kTile;
+// A panel and two tiles of rows take 20 KiB each: the L1 cache, where twice as many come from L2
+// with every tile.
+constexpr int kMostSteps = 160;
 
 struct TileConfig {
   uint8_t palette = 1;
@@ -194,7 +197,8 @@ void Round(const float* from, int64_t k, BFloat16* to) { RoundRow(from, k, to); 
 
 }  // namespace
 
-extern const MatMulKernelsOf<BFloat16> kMatMulKernels = {
-    kPanelWidth, kBlockRows, kTile, Enter, Leave, Block, PackK, PackLines, PackRows, Round};
+extern const MatMulKernelsOf<BFloat16> kMatMulKernels = {kPanelWidth, kBlockRows, kMostSteps, kTile,
+                                                         Enter,       Leave,      Block,      PackK,
+                                                         PackLines,   PackRows,   Round};
 
 }  // namespace hanlin::HANLIN_SIMD_NAMESPACE

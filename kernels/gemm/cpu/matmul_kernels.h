@@ -46,6 +46,7 @@ template <typename T>
 struct MatMulKernelsOf {
   int width;          // of a panel
   int tile_rows;      // rows that are multiplied together; fewer take longer
+  int most_steps;     // of a block whose sums can wait in c; at most kMatMulDepth
   int step_multiple;  // what steps are rounded up to
   void (*enter)();    // what a thread calls before and after its blocks; or null
   void (*leave)();

@@ -9,6 +9,7 @@ namespace hanlin::HANLIN_SIMD_NAMESPACE {
 namespace {
 
 constexpr int kWidth = kTilePanels * kLanes;
+constexpr int kMostSteps = 320;  // a panel of 80 KiB, read from the L2 cache
 
 // Rows [row, row + R) of the block to c, which holds what they begin with if `accumulate`. Reads
 // and writes whole panels.
@@ -138,8 +139,9 @@ void Round(const float* from, int64_t k, BFloat16* to) { RoundRow(from, k, to); 
 
 }  // namespace
 
-extern const MatMulKernels kMatMulKernels = {
-    {kWidth, kTileRows, 1, nullptr, nullptr, Block<float>, PackK, PackLines, PackRows, nullptr},
-    {kWidth, kTileRows, 1, nullptr, nullptr, Block<BFloat16>, PackK, PackLines, PackRows, Round}};
+extern const MatMulKernels kMatMulKernels = {{kWidth, kTileRows, kMostSteps, 1, nullptr, nullptr,
+                                              Block<float>, PackK, PackLines, PackRows, nullptr},
+                                             {kWidth, kTileRows, kMostSteps, 1, nullptr, nullptr,
+                                              Block<BFloat16>, PackK, PackLines, PackRows, Round}};
 
 }  // namespace hanlin::HANLIN_SIMD_NAMESPACE
