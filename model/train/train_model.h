@@ -66,8 +66,9 @@ struct TrainModelOptions {
   Communicator* data = nullptr;    // not owned; null: alone
   bool zero = true;                // ZeRO-1 over `data`
   Recompute recompute = Recompute::kNone;
-  // What the CPU model rounds the operands of its products to; everything else, sums and
-  // master weights included, is fp32. (CudaTrainOptions has its own.)
+  // What the CPU model rounds the operands of its products to, and keeps them as; what GELU is
+  // computed of is rounded so as well. Everything else, sums and master weights included, is fp32.
+  // (CudaTrainOptions has its own.)
   ComputeType operands = ComputeType::kFloat32;
   DropoutRates dropout;
   uint64_t seed = 0;
