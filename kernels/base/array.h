@@ -16,8 +16,10 @@ struct Array {
   ComputeType type = ComputeType::kFloat32;
 
   Array() = default;
+  // NOLINTBEGIN(google-explicit-constructor): a pointer of a known type is an array.
   Array(float* values) : data(values) {}
   Array(BFloat16* values) : data(values), type(ComputeType::kBFloat16) {}
+  // NOLINTEND(google-explicit-constructor)
   Array(void* values, ComputeType values_type) : data(values), type(values_type) {}
 
   // The array from element `index` on.
@@ -31,10 +33,12 @@ struct ConstArray {
   ComputeType type = ComputeType::kFloat32;
 
   ConstArray() = default;
+  // NOLINTBEGIN(google-explicit-constructor)
   ConstArray(const float* values) : data(values) {}
   ConstArray(const BFloat16* values) : data(values), type(ComputeType::kBFloat16) {}
-  ConstArray(const void* values, ComputeType values_type) : data(values), type(values_type) {}
   ConstArray(Array array) : data(array.data), type(array.type) {}
+  // NOLINTEND(google-explicit-constructor)
+  ConstArray(const void* values, ComputeType values_type) : data(values), type(values_type) {}
 
   ConstArray From(int64_t index) const {
     return {static_cast<const std::byte*>(data) + index * static_cast<int64_t>(SizeOf(type)), type};

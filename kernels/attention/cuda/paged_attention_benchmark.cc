@@ -155,6 +155,7 @@ absl::Status BenchmarkPrefill(Model model, int sequences, int tokens, const Cuda
   model.layers = 1;
   ASSIGN_OR_RETURN(const Memory m, Allocate(model, sequences, tokens, sequences * tokens, stream));
   std::vector<PrefillSegment> segments;
+  segments.reserve(sequences);
   for (int s = 0; s < sequences; ++s) segments.push_back({s * tokens, tokens, 0, s});
   ASSIGN_OR_RETURN(const auto on_device, DeviceBuffer<PrefillSegment>::From(segments));
   const PrefillAttentionParams params{.kv = m.Layer(model, 0),
@@ -169,7 +170,7 @@ absl::Status BenchmarkPrefill(Model model, int sequences, int tokens, const Cuda
   ASSIGN_OR_RETURN(const double attend, MeasureMilliseconds(stream, 5, 20, [&] {
                      return PrefillAttention(params, stream.get());
                    }));
-  const double operations = 2.0 * sequences * tokens * double(tokens) * model.width();
+  const double operations = 2.0 * sequences * tokens * tokens * model.width();
   fmt::print("prefill {} {} x {}: {:.1f} us a layer, {:.0f} TFLOP/s; KV write {:.1f} us\n",
              model.name, sequences, tokens, attend * 1e3, operations / attend / 1e9, write * 1e3);
   std::fflush(stdout);

@@ -156,7 +156,7 @@ struct Sequence {
       for (int d = 0; d < shape.head_dim; ++d) {
         dot += double{At(token, 0, head)[d]} * At(t, 1, head)[d];
       }
-      weights[t] = dot / std::sqrt(double(shape.head_dim));
+      weights[t] = dot / std::sqrt(static_cast<double>(shape.head_dim));
       largest = std::max(largest, weights[t]);
     }
     for (double& weight : weights) total += weight = std::exp(weight - largest);

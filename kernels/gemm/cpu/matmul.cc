@@ -31,8 +31,10 @@ constexpr uintptr_t kLine = 64;  // bytes of the cache; no vector shall cross on
 template <typename T>
 T* Align(const std::vector<float>& buffer) {
   const auto address = reinterpret_cast<uintptr_t>(buffer.data());
-  return reinterpret_cast<T*>((address + kLine - 1) / kLine * kLine);
+  const float* const aligned = buffer.data() + (-address % kLine) / sizeof(float);
+  return reinterpret_cast<T*>(const_cast<float*>(aligned));
 }
+
 // Room for `count` elements of 32 bits.
 template <typename T>
 T* Reserve(std::vector<float>& buffer, int64_t count) {

@@ -98,14 +98,14 @@ struct Problem {
   std::vector<double> InputRow(int b) const {
     std::vector<double> row(shape.k);
     double mean = 0.0, variance = 0.0;
-    for (int64_t i = 0; i < shape.k; ++i) mean += x[b * shape.k + i] / double(shape.k);
+    for (int64_t i = 0; i < shape.k; ++i) mean += x[b * shape.k + i] / static_cast<double>(shape.k);
     for (int64_t i = 0; i < shape.k; ++i) {
-      variance += std::pow(x[b * shape.k + i] - mean, 2) / double(shape.k);
+      variance += std::pow(x[b * shape.k + i] - mean, 2) / static_cast<double>(shape.k);
     }
     for (int64_t i = 0; i < shape.k; ++i) {
       const double normed = (x[b * shape.k + i] - mean) / std::sqrt(variance + 1e-5);
       row[i] = input == GemvInput::kLayerNorm
-                   ? ToFloat(ToBFloat16(float(normed * norm_weight[i] + norm_bias[i])))
+                   ? ToFloat(ToBFloat16(static_cast<float>(normed * norm_weight[i] + norm_bias[i])))
                    : ToFloat(x_bf16[b * shape.k + i]);
     }
     return row;

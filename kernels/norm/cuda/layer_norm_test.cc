@@ -5,7 +5,6 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <cstring>
 #include <vector>
 
 #include "common/cuda/testing.h"
@@ -85,9 +84,10 @@ class LayerNormGpuTest : public GpuTest {
           row[i] +=
               ToFloat(add[source * width + i]) + (delta == Delta::kWithBias ? add_bias[i] : 0.0f);
         }
-        mean += row[i] / double(width);
+        mean += row[i] / static_cast<double>(width);
       }
-      for (int64_t i = 0; i < width; ++i) variance += std::pow(row[i] - mean, 2) / double(width);
+      for (int64_t i = 0; i < width; ++i)
+        variance += std::pow(row[i] - mean, 2) / static_cast<double>(width);
       for (int64_t i = 0; i < width; ++i) {
         const double want = (row[i] - mean) / std::sqrt(variance + 1e-5) * weight[i] + bias[i];
         // fp32 arithmetic on values of about 5; bf16 rounds to 2^-9.
@@ -138,7 +138,8 @@ TEST_F(LayerNormGpuTest, ARowDoesNotDependOnTheOthers) {
     return FromDevice(y);
   };
   const std::vector<float> all = run(kRows, 0), alone = run(1, 1237);
-  EXPECT_EQ(std::memcmp(alone.data(), &all[1237 * width], width * sizeof(float)), 0);
+  const auto beside = all.begin() + 1237 * width;
+  EXPECT_EQ(alone, std::vector<float>(beside, beside + width));
 }
 
 }  // namespace

@@ -271,7 +271,9 @@ TEST_F(SampleGpuTest, DrawsTheIdsOfTheCpuSamplerForEveryCombination) {
   for (int vocabulary : {1, 2, 63, 65, 130, 1000, 8192, 25600, 51200, 51201, 100003}) {
     for (int repeat = 0; repeat < (vocabulary < 10000 ? 4 : 2); ++repeat) {
       std::vector<Case> cases;
-      for (int r = 0; r < (vocabulary < 60000 ? 128 : 24); ++r) {
+      const int count = vocabulary < 60000 ? 128 : 24;
+      cases.reserve(count);
+      for (int r = 0; r < count; ++r) {
         cases.push_back(RandomCase(vocabulary));
       }
       Check(cases, {}, repeat % 2);
@@ -282,6 +284,7 @@ TEST_F(SampleGpuTest, DrawsTheIdsOfTheCpuSamplerForEveryCombination) {
 
 TEST_F(SampleGpuTest, DrawsDoNotDependOnThePlan) {
   std::vector<Case> cases;
+  cases.reserve(40);
   for (int r = 0; r < 40; ++r) cases.push_back(RandomCase(25600));
   for (int cluster : {0, 1, 2, 4, 8}) Check(cases, cluster);
 }

@@ -95,7 +95,7 @@ absl::Status CudaGptModel::CheckMemory(const Options& options) const {
   const uint64_t per_logit = device_.hopper ? 6 : 10;
   const uint64_t activations =
       CudaTransformer::ActivationBytes(TransformerOptions(options, device_)) +
-      uint64_t(max_sequences_) * config_.vocab_size * per_logit;
+      static_cast<uint64_t>(max_sequences_) * config_.vocab_size * per_logit;
   const uint64_t kv = KvBlockBytes(config_, type_, tp) *
                       (options.num_kv_blocks > 0 ? options.num_kv_blocks : table_stride_);
   const uint64_t wanted = weights + activations + kv + kReserveBytes;
@@ -199,7 +199,7 @@ absl::Status CudaGptModel::AllocateKv(const Options& options) {
     RETURN_IF_CUDA_ERROR(cudaMemGetInfo(&free, &total));
     uint64_t room = free > kReserveBytes ? free - kReserveBytes : 0;
     if (options.max_kv_bytes.has_value()) room = std::min<uint64_t>(room, *options.max_kv_bytes);
-    const uint64_t most = uint64_t(table_stride_) * max_sequences_;
+    const uint64_t most = static_cast<uint64_t>(table_stride_) * max_sequences_;
     blocks = static_cast<int32_t>(std::min(room / block, most));
     if (blocks < 1) {
       return ResourceExhausted(

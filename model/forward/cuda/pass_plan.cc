@@ -18,7 +18,7 @@ class Cursor {
   explicit Cursor(std::byte* base) : at_(reinterpret_cast<uintptr_t>(base)) {}
   template <typename T>
   void Take(size_t count, T** out) {
-    *out = reinterpret_cast<T*>(at_);
+    *out = reinterpret_cast<T*>(at_);  // NOLINT(performance-no-int-to-ptr)
     at_ += RoundUp(count * sizeof(T));
   }
 

@@ -40,7 +40,8 @@ Sizes SizesOf(const CudaTransformer::Options& options) {
   const uint64_t tokens = options.max_tokens;
   const uint64_t hidden = config.hidden_size;
   const uint64_t typed = SizeOf(options.type);
-  const uint64_t logits = uint64_t(options.max_logit_rows) * config.vocab_size * sizeof(float);
+  const uint64_t logits =
+      static_cast<uint64_t>(options.max_logit_rows) * config.vocab_size * sizeof(float);
   const uint64_t x = round(tokens * hidden * sizeof(float));
   return {.x = x,
           .delta = sharded ? x : 0,
