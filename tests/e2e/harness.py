@@ -22,6 +22,9 @@ SOURCE = pathlib.Path(os.environ["HANLIN_SOURCE"])
 DEFAULT_MODEL = pathlib.Path(os.environ["HANLIN_DATA"]) / "models" / "hanlin-poet"
 GOLDENS = pathlib.Path(os.environ.get("HANLIN_GOLDENS", os.environ["HANLIN_GOLDENS_DEFAULT"]))
 sys.path.insert(0, os.environ["HANLIN_STUBS"])
+# What the tests start is to see a user's environment: a service warns of variables that it does not know.
+for name in ("HANLIN_SOURCE", "HANLIN_GOLDENS", "HANLIN_GOLDENS_DEFAULT", "HANLIN_STUBS"):
+    os.environ.pop(name, None)
 
 from hanlin.v1 import sampling_pb2, text_generation_pb2, text_generation_pb2_grpc  # noqa: E402
 from hanlin.v1 import worker_pb2, worker_pb2_grpc  # noqa: E402
