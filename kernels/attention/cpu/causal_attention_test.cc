@@ -48,8 +48,8 @@ void Compute(Problem& p, int threads) {
 }
 
 std::vector<double> InDouble(const Problem& p, const std::vector<double>& qkv) {
-  const auto& [sequences, length, heads, d] =
-      std::tuple(p.params.sequences, p.params.length, p.params.heads, p.params.head_dim);
+  const int64_t sequences = p.params.sequences, length = p.params.length;
+  const int64_t heads = p.params.heads, d = p.params.head_dim;
   std::vector<double> out(sequences * length * heads * d);
   for (int64_t s = 0; s < sequences; ++s) {
     for (int64_t h = 0; h < heads; ++h) {
