@@ -13,19 +13,11 @@ namespace {
 // only take the memory's time from this one's.
 constexpr int kLead = 12;
 
-bool IsAligned(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) % 16 == 0; }
-
 absl::Status Check(const GemmParams& params, const MediumPlan& plan) {
-  if (params.type != ComputeType::kBFloat16) return InvalidArgument("medium product wants bf16");
+  RETURN_IF_ERROR(CheckTensorOperands("medium product", params));
   if (params.m < 1 || params.m > kMediumRows || params.n < 1 || params.n > (1 << 21) ||
       params.n % 2 != 0 || params.k < 8 || params.k % 8 != 0 || params.k > (1 << 20)) {
     return InvalidArgument("medium product of m {}, n {}, k {}", params.m, params.n, params.k);
-  }
-  if (params.weight == nullptr || params.x == nullptr || params.y == nullptr) {
-    return InvalidArgument("medium product needs weight, x and y");
-  }
-  if (!IsAligned(params.weight) || !IsAligned(params.x) || !IsAligned(params.y)) {
-    return InvalidArgument("medium product wants weight, x and y aligned to 16 bytes");
   }
   if (plan.split < 1 || plan.split > kMediumMaxSplit || plan.stages < 2 * kMediumWays ||
       plan.stages % kMediumWays != 0 || plan.stages > kMediumMaxStages ||

@@ -150,7 +150,7 @@ TEST_F(MediumGpuTest, RowsDoNotDependOnTheBatch) {
   }
 }
 
-TEST_F(MediumGpuTest, RefusesBadParametersBeforeAnyLaunch) {
+TEST(MediumGemmTest, RefusesBadParametersBeforeAnyLaunch) {
   alignas(16) char memory[64] = {};
   const MediumPlan plan = *PlanMedium(8, 8, 132);
   const GemmParams good{.m = 1, .n = 8, .k = 8, .weight = memory, .x = memory, .y = memory};

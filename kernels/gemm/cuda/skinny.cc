@@ -15,19 +15,11 @@ namespace {
 // only take the memory's time from this one's.
 constexpr int kLead = 12;
 
-bool IsAligned(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) % 16 == 0; }
-
 absl::Status Check(const GemmParams& params, const SkinnyPlan& plan) {
-  if (params.type != ComputeType::kBFloat16) return InvalidArgument("skinny product wants bf16");
+  RETURN_IF_ERROR(CheckTensorOperands("skinny product", params));
   if (params.m < 1 || params.m > (1 << 21) || params.n < 1 || params.n > (1 << 21) ||
       params.k < 8 || params.k % 8 != 0 || params.k > (1 << 20)) {
     return InvalidArgument("skinny product of m {}, n {}, k {}", params.m, params.n, params.k);
-  }
-  if (params.weight == nullptr || params.x == nullptr || params.y == nullptr) {
-    return InvalidArgument("skinny product needs weight, x and y");
-  }
-  if (!IsAligned(params.weight) || !IsAligned(params.x) || !IsAligned(params.y)) {
-    return InvalidArgument("skinny product wants weight, x and y aligned to 16 bytes");
   }
   if (plan.rows < 8 || plan.rows % 8 != 0 || plan.rows > kSkinnyMaxRows || plan.split < 1 ||
       plan.split > kSkinnyMaxSplit || plan.stages < 2 * SkinnyWays(plan.rows) ||

@@ -25,6 +25,8 @@ absl::StatusOr<EncodeTiled*> FindEncodeTiled() {
   return reinterpret_cast<EncodeTiled*>(function);
 }
 
+bool IsAligned(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) % 16 == 0; }
+
 }  // namespace
 
 absl::Status EncodeTensorMap(const void* matrix, int64_t rows, int64_t k, int box_rows,
@@ -42,6 +44,17 @@ absl::Status EncodeTensorMap(const void* matrix, int64_t rows, int64_t k, int bo
   if (result != CUDA_SUCCESS) {
     return Internal("tensor map of [{}, {}], boxes of {} rows: driver error {}", rows, k, box_rows,
                     static_cast<int>(result));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckTensorOperands(std::string_view name, const GemmParams& params) {
+  if (params.type != ComputeType::kBFloat16) return InvalidArgument("{} wants bf16", name);
+  if (params.weight == nullptr || params.x == nullptr || params.y == nullptr) {
+    return InvalidArgument("{} needs weight, x and y", name);
+  }
+  if (!IsAligned(params.weight) || !IsAligned(params.x) || !IsAligned(params.y)) {
+    return InvalidArgument("{} wants weight, x and y aligned to 16 bytes", name);
   }
   return absl::OkStatus();
 }
