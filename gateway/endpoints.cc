@@ -2,9 +2,9 @@
 #include "gateway/endpoints.h"
 
 #include <algorithm>
-#include <charconv>
 
 #include "absl/time/clock.h"
+#include "common/net/address.h"
 #include "common/net/dns.h"
 #include "common/status/status.h"
 
@@ -14,16 +14,6 @@ namespace {
 constexpr std::string_view kDnsScheme = "dns://";
 constexpr std::string_view kUnixScheme = "unix:";
 constexpr absl::Duration kLookUpTimeout = absl::Seconds(3);
-
-// The port of "HOST:PORT"; 0 when there is none or no host.
-int PortOf(std::string_view address) {
-  const size_t colon = address.rfind(':');
-  if (colon == std::string_view::npos || colon == 0) return 0;
-  int port = 0;
-  const char* end = address.data() + address.size();
-  const auto [rest, error] = std::from_chars(address.data() + colon + 1, end, port);
-  return error == std::errc() && rest == end && port > 0 && port < 65536 ? port : 0;
-}
 
 absl::StatusOr<Endpoint> ParseEndpoint(std::string_view flag, std::string_view text) {
   Endpoint endpoint{.address = std::string(text), .dns = text.starts_with(kDnsScheme)};

@@ -140,7 +140,7 @@ class Worker {
   absl::Status Run() {
     RETURN_IF_ERROR(CheckFlags(flags_));
     if (!flags_.kv_memory.empty()) {
-      ASSIGN_OR_RETURN(kv_bytes_, ParseSize(flags_.kv_memory));
+      ASSIGN_OR_RETURN(kv_bytes_, ParseSize("--kv-memory", flags_.kv_memory));
     }
     ASSIGN_OR_RETURN(type_, ParseComputeType(flags_.dtype, flags_.device, /*scoring=*/false));
     ASSIGN_OR_RETURN(metrics_server_, MetricsServer::Create(flags_.metrics_address));

@@ -52,7 +52,7 @@ absl::StatusOr<std::unique_ptr<LocalModel>> LoadModel(const ModelFlags& flags, b
     options.directory = flags.model;
   }
   if (!flags.kv_memory.empty()) {
-    ASSIGN_OR_RETURN(options.kv_memory, ParseSize(flags.kv_memory));
+    ASSIGN_OR_RETURN(options.kv_memory, ParseSize("--kv-memory", flags.kv_memory));
   }
   Progress progress("loading weights");
   options.progress = [&progress](double fraction) { progress.Update(fraction); };

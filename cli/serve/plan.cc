@@ -1,8 +1,8 @@
 // See plan.h.
 #include "cli/serve/plan.h"
 
-#include <charconv>
-
+#include "common/flags/flags.h"
+#include "common/net/address.h"
 #include "common/status/status.h"
 
 namespace hanlin::cli {
@@ -106,20 +106,14 @@ absl::StatusOr<UnitPlan> PlanGateway(const ServeOptions& options, const ServePla
 }  // namespace
 
 absl::StatusOr<std::string> OffsetPort(std::string_view address, int offset) {
-  const size_t colon = address.rfind(':');
-  int port = -1;
-  if (colon != std::string_view::npos) {
-    const std::string_view digits = address.substr(colon + 1);
-    const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), port);
-    if (error != std::errc() || end != digits.data() + digits.size()) port = -1;
-  }
+  const int port = PortOf(address);
   if (port < 0 || port > 65535 - (port == 0 ? 0 : offset)) {
     return InvalidArgument(
-        "address is \"{}\", want HOST:PORT with a port up to 65535 (metrics of the processes: "
-        "PORT, PORT + 1, …)",
+        "--metrics-address is \"{}\", want HOST:PORT with ports up to 65535 (metrics of the "
+        "processes: PORT, PORT + 1, …)",
         address);
   }
-  return fmt::format("{}:{}", address.substr(0, colon), port == 0 ? 0 : port + offset);
+  return fmt::format("{}:{}", address.substr(0, address.rfind(':')), port == 0 ? 0 : port + offset);
 }
 
 absl::Status CheckServeOptions(const ServeOptions& options) {
@@ -144,6 +138,18 @@ absl::Status CheckServeOptions(const ServeOptions& options) {
   if (options.drain_timeout_seconds < 0) {
     return InvalidArgument("--drain-timeout is {}, want 0 or more seconds",
                            options.drain_timeout_seconds);
+  }
+  RETURN_IF_ERROR(CheckListenAddress("--address", options.address));
+  if (!options.kv_memory.empty()) {
+    RETURN_IF_ERROR(ParseSize("--kv-memory", options.kv_memory).status());
+  }
+  if (options.max_queue.has_value() && (*options.max_queue < 1 || *options.max_queue > 1 << 20)) {
+    return InvalidArgument("--max-queue is {}, want 1 to {}", *options.max_queue, 1 << 20);
+  }
+  if (options.max_queue_tokens.has_value() &&
+      (*options.max_queue_tokens < 1 || *options.max_queue_tokens > int64_t{1} << 40)) {
+    return InvalidArgument("--max-queue-tokens is {}, want 1 to {}", *options.max_queue_tokens,
+                           int64_t{1} << 40);
   }
   if (options.tls_cert.empty() != options.tls_key.empty()) {
     return InvalidArgument("--tls-cert and --tls-key go together, {} is missing",

@@ -50,14 +50,14 @@ struct ServePlaces {
   std::string default_model;  // its tokenizer serves a preset, which has none of its own
 };
 
-// INVALID_ARGUMENT for options that contradict one another.
+// INVALID_ARGUMENT for values that no process takes, and for options that contradict one another.
 absl::Status CheckServeOptions(const ServeOptions& options);
 
 // The tokenizer, the worker groups and the gateway (the front unit).
 absl::StatusOr<std::vector<UnitPlan>> PlanServe(const ServeOptions& options,
                                                 const ServePlaces& places);
 
-// "HOST:PORT" with `offset` added to the port; port 0 stays 0.
+// The metrics address "HOST:PORT" with `offset` added to the port; port 0 stays 0.
 absl::StatusOr<std::string> OffsetPort(std::string_view address, int offset);
 
 }  // namespace hanlin::cli

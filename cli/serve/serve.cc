@@ -14,6 +14,7 @@
 #include "common/host/host.h"
 #include "common/io/data_dir.h"
 #include "common/obs/log.h"
+#include "common/rpc/tls.h"
 #include "common/status/status.h"
 #include "model/config/config.h"
 #include "model/weights/weights.h"
@@ -42,16 +43,12 @@ void PassOn(bool json, std::string_view process, std::string_view line) {
 
 // Groups on one machine share its memory, which each would take half of: their KV caches together
 // get half of what all their weights leave.
-absl::StatusOr<std::string> SharedKvMemory(const ServeOptions& options) {
-  absl::StatusOr<ModelConfig> config =
-      options.random_weights ? Preset(options.model) : LoadModelConfig(options.model);
-  RETURN_IF_ERROR(config.status());
-  RETURN_IF_ERROR(CheckTp(*config, options.tp));
+absl::StatusOr<std::string> SharedKvMemory(const ServeOptions& options, const ModelConfig& config) {
   ASSIGN_OR_RETURN(const ComputeType type,
                    ParseComputeType(options.dtype, options.device, /*scoring=*/false));
   ASSIGN_OR_RETURN(const uint64_t available, AvailableMemoryBytes());
   const uint64_t ranks = static_cast<uint64_t>(options.groups) * options.tp;
-  const uint64_t weights = ranks * WeightBytes(*config, type, options.tp);
+  const uint64_t weights = ranks * WeightBytes(config, type, options.tp);
   if (weights >= available) {
     return ResourceExhausted("{} groups need {} MiB for their weights, {} MiB are free",
                              options.groups, weights >> 20, available >> 20);
@@ -59,21 +56,38 @@ absl::StatusOr<std::string> SharedKvMemory(const ServeOptions& options) {
   return fmt::to_string((available - weights) / 2 / options.groups);
 }
 
+// The files that options name, and the model's configuration: what a process would refuse when the
+// others have long started.
+absl::StatusOr<ModelConfig> CheckFiles(const ServeOptions& options) {
+  ASSIGN_OR_RETURN(const ModelConfig config,
+                   options.random_weights ? Preset(options.model) : LoadModelConfig(options.model));
+  RETURN_IF_ERROR(CheckTp(config, options.tp));
+  if (!options.tls_cert.empty()) {
+    RETURN_IF_ERROR(ReadKeyPair(options.tls_cert, options.tls_key).status());
+  }
+  if (!options.tls_client_ca.empty()) {
+    RETURN_IF_ERROR(ReadCertificates(options.tls_client_ca).status());
+  }
+  return config;
+}
+
 absl::StatusOr<int> Serve(ServeOptions options) {
   RETURN_IF_ERROR(CheckServeOptions(options));
   RETURN_IF_ERROR(SetupLogging({"serve", options.log_level, options.log_format}));
-  ASSIGN_OR_RETURN(const auto run_directory, RunDirectory::Create());
-  ServePlaces places{.binaries = BinaryDirectory(), .run_directory = run_directory->path()};
+  ServePlaces places{.binaries = BinaryDirectory()};
   if (options.model.empty() || options.random_weights) {
     ASSIGN_OR_RETURN(places.default_model, DefaultModelDirectory());
     if (options.model.empty()) options.model = places.default_model;
   }
+  ASSIGN_OR_RETURN(const ModelConfig config, CheckFiles(options));
+  ASSIGN_OR_RETURN(const auto run_directory, RunDirectory::Create());
+  places.run_directory = run_directory->path();
   // Groups on one machine share its cores; ranks of a group share out theirs by themselves.
   if (options.threads == 0 && options.groups > 1) {
     options.threads = std::max(1, AvailableCpus() / (options.groups * options.tp));
   }
   if (options.kv_memory.empty() && options.groups > 1 && options.device == "cpu") {
-    ASSIGN_OR_RETURN(options.kv_memory, SharedKvMemory(options));
+    ASSIGN_OR_RETURN(options.kv_memory, SharedKvMemory(options, config));
   }
   ASSIGN_OR_RETURN(std::vector<UnitPlan> units, PlanServe(options, places));
 

@@ -232,27 +232,28 @@ void Supervisor::HandleEnd(Unit& unit) {
   unit.state = State::kDown;
   std::optional<int> refusal;
   std::string reason;
+  std::vector<std::pair<const Process*, std::string>> ends;
   for (Process& process : unit.processes) {
     if (!process.child.has_value()) continue;
     ReadOutput(unit, process);  // what it wrote last
     const int status = process.child->Reap();
     process.child.reset();
-    if (stop_phase_ >= 0) continue;
-    Log(LogLevel::kWarning, "process ended",
-        {{"name", process.plan.name},
-         {"how", DescribeWaitStatus(status)},
-         {"message", process.last_message}});
-    if (!WIFEXITED(status) || unit.was_ready) continue;
+    ends.emplace_back(&process, DescribeWaitStatus(status));
+    if (stop_phase_ >= 0 || !WIFEXITED(status) || unit.was_ready) continue;
     const int code = WEXITSTATUS(status);
     if (code != kExitUsage && (ready_ || refusal.has_value())) continue;
     refusal = code == kExitOk ? kExitFailure : code;
-    reason = process.last_message.empty()
-                 ? fmt::format("{} ended with {} before it was ready", process.plan.name,
-                               DescribeWaitStatus(status))
-                 : process.last_message;
+    reason = process.last_message.empty() ? fmt::format("{} ended with {} before it was ready",
+                                                        process.plan.name, ends.back().second)
+                                          : process.last_message;
   }
   if (stop_phase_ >= 0) return;
+  // The reason is the caller's to say, once.
   if (refusal.has_value()) return Finish(*refusal, reason);
+  for (const auto& [process, how] : ends) {
+    Log(LogLevel::kWarning, "process ended",
+        {{"name", process->plan.name}, {"how", how}, {"message", process->last_message}});
+  }
   const bool stable = unit.was_ready && Clock::now() - unit.ready_at >= kStable;
   unit.failures = stable ? 1 : unit.failures + 1;
   unit.start_at = Clock::now() + RestartDelay(unit.failures);

@@ -56,9 +56,9 @@ int ReportError(std::string_view name, const absl::Status& status) {
   }
 }
 
-absl::StatusOr<uint64_t> ParseSize(std::string_view text) {
+absl::StatusOr<uint64_t> ParseSize(std::string_view flag, std::string_view text) {
   const absl::Status bad = InvalidArgument(
-      "size is \"{}\", want a number with an optional KiB, MiB, GiB, KB, MB or GB", text);
+      "{} is \"{}\", want a number with an optional KiB, MiB, GiB, KB, MB or GB", flag, text);
   double number = 0;
   const char* end = text.data() + text.size();
   const auto [rest, error] = std::from_chars(text.data(), end, number);

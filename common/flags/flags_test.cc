@@ -21,14 +21,14 @@ TEST(ParseSizeTest, ReadsUnits) {
                                                                {"2k", 2048},
                                                                {"7b", 7},
                                                                {"1TiB", 1ull << 40}}) {
-    EXPECT_EQ(ParseSize(text).value(), bytes) << text;
+    EXPECT_EQ(ParseSize("--size", text).value(), bytes) << text;
   }
 }
 
 TEST(ParseSizeTest, RefusesNonsenseByName) {
   for (const char* text : {"", "x", "-1", "1X", "1GiBs", "nan", "1e30", "1 G"}) {
-    EXPECT_THAT(ParseSize(text), StatusIs(absl::StatusCode::kInvalidArgument,
-                                          HasSubstr(fmt::format("\"{}\"", text))));
+    EXPECT_THAT(ParseSize("--size", text), StatusIs(absl::StatusCode::kInvalidArgument,
+                                                    HasSubstr(fmt::format("\"{}\"", text))));
   }
 }
 

@@ -7,11 +7,11 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-#include <charconv>
 #include <ctime>
 #include <exception>
 #include <fstream>
 
+#include "common/net/address.h"
 #include "common/status/status.h"
 
 namespace hanlin {
@@ -75,21 +75,6 @@ class ProcessCollector : public prometheus::Collectable {
   const double start_time_ = static_cast<double>(std::time(nullptr));
 };
 
-// Splits HOST:PORT; the port must be a number that fits.
-absl::StatusOr<std::string> CheckedHost(const std::string& address) {
-  const size_t colon = address.rfind(':');
-  int port = -1;
-  if (colon != std::string::npos) {
-    const char* end = address.data() + address.size();
-    const auto [rest, error] = std::from_chars(address.data() + colon + 1, end, port);
-    if (error != std::errc() || rest != end) port = -1;
-  }
-  if (port < 0 || port > 65535) {
-    return InvalidArgument("metrics address is \"{}\", want HOST:PORT", address);
-  }
-  return address.substr(0, colon);
-}
-
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<MetricsServer>> MetricsServer::Create(const std::string& address) {
@@ -97,7 +82,9 @@ absl::StatusOr<std::unique_ptr<MetricsServer>> MetricsServer::Create(const std::
   server->registry_ = std::make_shared<prometheus::Registry>();
   server->process_ = std::make_shared<ProcessCollector>();
   if (address.empty()) return server;
-  ASSIGN_OR_RETURN(const std::string host, CheckedHost(address));
+  if (PortOf(address) < 0) {
+    return InvalidArgument("metrics address is \"{}\", want HOST:PORT", address);
+  }
   try {
     server->exposer_ = std::make_unique<prometheus::Exposer>(address, /*num_threads=*/1);
   } catch (const std::exception& error) {
@@ -107,7 +94,8 @@ absl::StatusOr<std::unique_ptr<MetricsServer>> MetricsServer::Create(const std::
   server->exposer_->RegisterCollectable(server->registry_);
   server->exposer_->RegisterCollectable(server->process_);
   const auto ports = server->exposer_->GetListeningPorts();
-  server->address_ = fmt::format("{}:{}", host, ports.empty() ? 0 : ports.front());
+  server->address_ = fmt::format("{}:{}", address.substr(0, address.rfind(':')),
+                                 ports.empty() ? 0 : ports.front());
   return server;
 }
 

@@ -8,9 +8,9 @@
 #include <grpcpp/health_check_service_interface.h>
 #include <sys/resource.h>
 
-#include <charconv>
 #include <mutex>
 
+#include "common/net/address.h"
 #include "common/obs/log.h"
 #include "common/rpc/tls.h"
 #include "common/status/status.h"
@@ -21,25 +21,6 @@ namespace {
 // A request carries a handful of short headers; gRPC 1.51 spends seconds of CPU on megabytes of
 // them (CVE-2023-33953), so more than this is refused.
 constexpr int kMaxMetadataBytes = 16 << 10;
-
-absl::Status CheckAddress(const std::string& address) {
-  if (address.starts_with("unix:")) {
-    if (address.size() > 5 && address.size() < 5 + 108) return absl::OkStatus();
-    return InvalidArgument(
-        "address is \"{}\", want HOST:PORT or unix:PATH with a path of at most 107 bytes", address);
-  }
-  const size_t colon = address.rfind(':');
-  int port = -1;
-  if (colon != std::string::npos && colon > 0) {
-    const char* end = address.data() + address.size();
-    const auto [rest, error] = std::from_chars(address.data() + colon + 1, end, port);
-    if (error != std::errc() || rest != end) port = -1;
-  }
-  if (port < 0 || port > 65535) {
-    return InvalidArgument("address is \"{}\", want HOST:PORT or unix:PATH", address);
-  }
-  return absl::OkStatus();
-}
 
 absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> Credentials(const TlsFiles& tls) {
   if (tls.certificate_chain.empty() && tls.private_key.empty()) {
@@ -100,7 +81,7 @@ void InstallPlugins() {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Create(const Options& options) {
-  RETURN_IF_ERROR(CheckAddress(options.address));
+  RETURN_IF_ERROR(CheckListenAddress("address", options.address));
   ASSIGN_OR_RETURN(const auto credentials, Credentials(options.tls));
   InstallPlugins();
   RaiseDescriptorLimit();

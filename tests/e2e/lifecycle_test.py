@@ -166,6 +166,22 @@ class LifecycleTest(Case):
                     self.assertEqual(worker.stop(), 0)
                     self.assertLess(time.monotonic() - started, 5)
 
+    def test_flags_and_files_are_checked_before_a_process_starts(self):
+        for options, message in (
+                (("--address", "nonsense"), "--address is \"nonsense\""),
+                (("--metrics-address", "9500"), "--metrics-address is \"9500\""),
+                (("--kv-memory", "lots"), "--kv-memory is \"lots\""),
+                (("--max-queue", "0"), "--max-queue is 0"),
+                (("--model", "/no/such/folder"), "/no/such/folder"),
+                (("--model", "giant", "--random-weights"), "giant"),
+                (("--tp", "3"), "3"),
+                (("--tls-cert", "/no/such.pem", "--tls-key", "/no/such.pem"), "/no/such.pem")):
+            with self.subTest(options=options):
+                code, stdout, stderr = run_cli("serve", *options)
+                self.assertEqual((code, stdout), (2, ""), stderr)
+                self.assertEqual(len(stderr.strip().split("\n")), 1, stderr)
+                self.assertIn(message, stderr)
+
     def test_bad_input_ends_the_start_with_its_message(self):
         damaged = pathlib.Path(tempfile.mkdtemp())
         try:
@@ -178,16 +194,11 @@ class LifecycleTest(Case):
                 taken.listen()
                 port = taken.getsockname()[1]
                 for options, code, message in (
-                        (("--model", "/no/such/folder"), 2, "/no/such/folder"),
+                        (("--kv-memory", "1"), 2, "one block"),
                         (("--model", damaged), 2, "model-00001-of-00002.safetensors"),
-                        (("--model", "giant", "--random-weights"), 2, "giant"),
-                        (("--tp", "3"), 2, "3"),
-                        (("--kv-memory", "lots"), 2, "lots"),
-                        (("--address", "nonsense"), 2, "nonsense"),
                         (("--address", f"127.0.0.1:{port}"), 2, f"{port}"),
                         (("--metrics-address", f"127.0.0.1:{port}"), 2, f"{port}"),
-                        (("--dtype", "int3"), 2, "int3"),
-                        (("--tls-cert", "/no/such.pem", "--tls-key", "/no/such.pem"), 2, "/no/such.pem")):
+                        (("--dtype", "int3"), 2, "int3")):
                     with self.subTest(options=options):
                         started = time.monotonic()
                         result, stdout, stderr = run_cli("serve", *options)
@@ -195,6 +206,7 @@ class LifecycleTest(Case):
                         last = stderr.strip().split("\n")[-1]
                         self.assertIn("hanlin", last)
                         self.assertIn(message, last)
+                        self.assertEqual(stderr.count(last.partition(": ")[2]), 1, "said once")
                         self.assertEqual(stdout, "")
                         self.assertLess(time.monotonic() - started, 30)
         finally:
