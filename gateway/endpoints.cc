@@ -12,23 +12,21 @@ namespace hanlin {
 namespace {
 
 constexpr std::string_view kDnsScheme = "dns://";
-constexpr std::string_view kUnixScheme = "unix:";
 constexpr absl::Duration kLookUpTimeout = absl::Seconds(3);
 
 absl::StatusOr<Endpoint> ParseEndpoint(std::string_view flag, std::string_view text) {
   Endpoint endpoint{.address = std::string(text), .dns = text.starts_with(kDnsScheme)};
-  bool good = text.starts_with(kUnixScheme) ? text.size() > kUnixScheme.size() : PortOf(text) > 0;
+  if (!IsServerAddress(text)) {
+    return InvalidArgument("{} holds \"{}\", want HOST:PORT, unix:PATH or dns:///NAME:PORT", flag,
+                           text);
+  }
   if (endpoint.dns) {
     const std::string_view rest = text.substr(kDnsScheme.size());
-    const size_t slash = std::min(rest.find('/'), rest.size());
+    const size_t slash = rest.find('/');
     endpoint.dns_server = rest.substr(0, slash);
-    endpoint.address = rest.substr(std::min(slash + 1, rest.size()));
-    good = PortOf(endpoint.address) > 0 &&
-           (endpoint.dns_server.empty() || PortOf(endpoint.dns_server) > 0);
+    endpoint.address = rest.substr(slash + 1);
   }
-  if (good) return endpoint;
-  return InvalidArgument("{} holds \"{}\", want HOST:PORT, unix:PATH or dns:///NAME:PORT", flag,
-                         text);
+  return endpoint;
 }
 
 absl::Status LookUp(const Endpoint& endpoint, std::vector<std::string>* out) {

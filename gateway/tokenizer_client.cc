@@ -229,8 +229,9 @@ absl::Status TokenizerClient::Reachable() const {
     if (identity_ != nullptr && replica->fingerprint == identity_->fingerprint) {
       return absl::OkStatus();
     }
-    why += fmt::format("; {}: {}", replica->address,
-                       replica->failure.empty() ? decoder_failure_ : replica->failure);
+    std::string_view failure = replica->failure.empty() ? decoder_failure_ : replica->failure;
+    if (failure.empty()) failure = "its decoder is not here yet";
+    why += fmt::format("; {}: {}", replica->address, failure);
   }
   return Unavailable("no tokenizer is reachable{}", why.empty() ? "; none is known" : why);
 }

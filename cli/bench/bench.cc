@@ -86,7 +86,7 @@ void AddForward(CLI::App& bench, Runner& run, const std::string& name, const std
                    "Tokens of each sequence before the step measured")
       ->capture_default_str();
   command->add_option("--seconds", options->seconds, "Time to measure for")
-      ->check(CLI::PositiveNumber)
+      ->check(PositiveNumber)
       ->capture_default_str();
   command->footer("Example:\n  hanlin bench " + name +
                   " --preset base --dtype bf16 --context 256 --batch 1 --json");
@@ -102,7 +102,7 @@ void AddTokenizeBench(CLI::App& bench, Runner& run) {
       ->check(CLI::Range(1, 1024))
       ->capture_default_str();
   command->add_option("--seconds", options->seconds, "Time to measure for")
-      ->check(CLI::PositiveNumber)
+      ->check(PositiveNumber)
       ->capture_default_str();
   SetRun(command, run, options, BenchTokenize);
 }
@@ -110,7 +110,8 @@ void AddTokenizeBench(CLI::App& bench, Runner& run) {
 void AddLoad(CLI::App& bench, Runner& run) {
   auto options = std::make_shared<LoadBenchOptions>();
   CLI::App* command = bench.add_subcommand("load", "Streams under load: latencies and throughput");
-  command->add_option("--target", options->target, "HOST:PORT of a service (default: starts one)");
+  command->add_option("--target", options->target, "HOST:PORT of a service (default: starts one)")
+      ->check(ServerAddress);
   command->add_option("--tls-ca", options->tls_ca, "PEM certificate to check the service by");
   command->add_option("--model", options->model, "Model of the service that is started");
   command->add_flag("--null", options->null, "Null devices as workers: measures streaming alone");
@@ -118,20 +119,20 @@ void AddLoad(CLI::App& bench, Runner& run) {
       ->add_option("--step-us", options->step_us,
                    "Microseconds that a step of the null devices takes: with few enough tokens a "
                    "second no pieces are merged, one id a message")
-      ->check(CLI::NonNegativeNumber)
+      ->check(NonNegativeNumber)
       ->capture_default_str();
   command->add_option("--streams", options->streams, "Requests in flight")
       ->check(CLI::Range(1, 10000))
       ->capture_default_str();
   command->add_option("--requests", options->requests, "Requests in all (0: a few seconds' worth)")
-      ->check(CLI::NonNegativeNumber)
+      ->check(NonNegativeNumber)
       ->capture_default_str();
   command
       ->add_option("--max-tokens", options->max_tokens, "Tokens a request (0: 64, with --null 400)")
-      ->check(CLI::NonNegativeNumber)
+      ->check(NonNegativeNumber)
       ->capture_default_str();
   command->add_option("--rate", options->rate, "Requests a second (0: the next when one has ended)")
-      ->check(CLI::NonNegativeNumber)
+      ->check(NonNegativeNumber)
       ->capture_default_str();
   command->add_option("--input", options->input,
                       "JSON lines {\"prompt\": …} (default: a built-in prompt)");
@@ -149,7 +150,8 @@ void AddLoad(CLI::App& bench, Runner& run) {
 
 // Which service, and the model and device of one that is started.
 void AddServiceFlags(CLI::App* command, ServeBenchOptions& options) {
-  command->add_option("--target", options.target, "HOST:PORT of a service (default: starts one)");
+  command->add_option("--target", options.target, "HOST:PORT of a service (default: starts one)")
+      ->check(ServerAddress);
   command->add_option("--tls-ca", options.tls_ca, "PEM certificate to check the service by");
   CLI::Option* model = command->add_option("--model", options.model,
                                            "Model folder of the service that is started (default: "
@@ -178,10 +180,10 @@ void AddServeBench(CLI::App& bench, Runner& run) {
       ->check(CLI::Range(1, 10000))
       ->capture_default_str();
   command->add_option("--requests", options->requests, "Requests to measure, at least")
-      ->check(CLI::PositiveNumber)
+      ->check(PositiveNumber)
       ->capture_default_str();
   command->add_option("--seconds", options->seconds, "Time to measure for, at least")
-      ->check(CLI::PositiveNumber)
+      ->check(PositiveNumber)
       ->capture_default_str();
   command
       ->add_option("--prompt-tokens", options->prompt_tokens,
@@ -196,11 +198,11 @@ void AddServeBench(CLI::App& bench, Runner& run) {
   command
       ->add_option("--decode-ms", options->decode_ms,
                    "Milliseconds of a step in bench decode, --batch as many as --concurrency")
-      ->check(CLI::PositiveNumber);
+      ->check(PositiveNumber);
   command
       ->add_option("--prefill-ms-per-1k", options->prefill_ms_per_1k,
                    "Milliseconds of 1000 tokens in bench prefill")
-      ->check(CLI::PositiveNumber);
+      ->check(PositiveNumber);
   command->footer(
       "TTFT time to first token, TPOT time per output token, ITL gap between messages, E2EL whole "
       "request. With the raw\n"
@@ -225,7 +227,7 @@ void AddTrainBench(CLI::App& bench, Runner& run) {
       ->excludes(model)
       ->capture_default_str();
   command->add_option("--vocab-size", options->vocab_size, "In place of the model's (0: its own)")
-      ->check(CLI::NonNegativeNumber);
+      ->check(NonNegativeNumber);
   command->add_option("--device", options->device, "cpu or cuda")
       ->check(CLI::IsMember({"cpu", "cuda"}))
       ->capture_default_str();
@@ -251,7 +253,7 @@ void AddTrainBench(CLI::App& bench, Runner& run) {
       ->check(CLI::Range(1, 1 << 16))
       ->capture_default_str();
   command->add_option("--seconds", options->seconds, "Time to measure for")
-      ->check(CLI::PositiveNumber)
+      ->check(PositiveNumber)
       ->capture_default_str();
   command->footer(
       "mfu: share of a large product measured in the same run; recomputation does not count.\n"

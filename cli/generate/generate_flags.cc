@@ -6,6 +6,7 @@
 #include <charconv>
 
 #include "cli/generate/prompts.h"
+#include "common/flags/flags.h"
 #include "common/io/file.h"
 #include "common/status/status.h"
 #include "gateway/validation.h"
@@ -57,7 +58,7 @@ void AddSamplingFlags(CLI::App& command, GenerateFlags& flags) {
       .add_option_function<uint64_t>(
           "--seed", [=](const uint64_t& v) { sampling->set_seed(v); },
           "Same seed, same text; else one is drawn")
-      ->check(CLI::NonNegativeNumber)
+      ->check(NonNegativeNumber)
       ->type_name("UINT")
       ->group(group);
 }
@@ -168,12 +169,14 @@ void AddGenerateFlags(CLI::App& command, GenerateFlags& flags) {
   command.add_option("--ids", flags.ids, "Token ids to continue: 1,2,3");
   command.add_option("--input", flags.input,
                      "File of JSON lines: {\"prompt\": \"…\"} or {\"ids\": […]}");
-  command.add_option("--target", flags.target,
-                     "HOST:PORT of a server, in place of a model in this process");
+  command
+      .add_option("--target", flags.target,
+                  "HOST:PORT of a server, in place of a model in this process")
+      ->check(ServerAddress);
   command.add_option("--tls-ca", flags.tls_ca,
                      "PEM certificate to check the server by: connect over TLS");
   command.add_option("--timeout", flags.timeout_seconds, "Seconds that a server has for a request")
-      ->check(CLI::PositiveNumber)
+      ->check(PositiveNumber)
       ->capture_default_str();
   AddModelFlags(command, flags.model);
   for (const std::string name :

@@ -9,9 +9,39 @@
 #include <cstdio>
 
 #include "common/flags/environment.h"
+#include "common/net/address.h"
 #include "common/status/status.h"
+#include "common/text/nearest.h"
 
 namespace hanlin {
+namespace {
+
+// CLI11 misses a subcommand without a word about the one that it does not know. Empty: there is no
+// such word, the last command known got its subcommand.
+std::string UnknownCommand(const CLI::App& app) {
+  const CLI::App* last = &app;
+  while (!last->get_subcommands().empty()) last = last->get_subcommands().front();
+  const std::vector<std::string> words = last->remaining();
+  if (last->get_require_subcommand_min() == 0 || words.empty()) return "";
+  std::vector<std::string_view> names;
+  for (const CLI::App* command : last->get_subcommands({})) names.push_back(command->get_name());
+  const std::string_view nearest = Nearest(words.front(), names, 2);
+  return fmt::format("there is no command \"{}\"{}, want one of {}", words.front(),
+                     nearest.empty() ? "" : fmt::format(" (do you mean \"{}\"?)", nearest),
+                     fmt::join(names, ", "));
+}
+
+// The number that `text` is, if it is one and nothing else.
+std::optional<double> Number(const std::string& text) {
+  double number = 0;
+  const char* end = text.data() + text.size();
+  const auto [rest, error] = std::from_chars(text.data(), end, number);
+  if (error != std::errc() || rest != end || !std::isfinite(number)) return std::nullopt;
+  return number;
+}
+
+}  // namespace
+
 void AddLogFlags(CLI::App& app, LogOptions& options) {
   app.add_option("--log-level", options.level, "debug, info, warning or error")
       ->capture_default_str();
@@ -33,7 +63,9 @@ std::optional<int> ParseFlags(CLI::App& app, int argc, const char* const* argv, 
   } catch (const CLI::Success& request) {  // --help, --version
     return app.exit(request);
   } catch (const CLI::ParseError& error) {
-    std::fprintf(stderr, "%s: %s (see --help)\n", app.get_name().c_str(), error.what());
+    const std::string unknown = UnknownCommand(app);
+    fmt::print(stderr, "{}: {} (see --help)\n", app.get_name(),
+               unknown.empty() ? error.what() : unknown);
     return kExitUsage;
   }
   return std::nullopt;
@@ -81,6 +113,21 @@ absl::StatusOr<uint64_t> ParseSize(std::string_view flag, std::string_view text)
   }
   if (number * factor > 9e18) return bad;
   return static_cast<uint64_t>(number * factor);
+}
+
+std::string PositiveNumber(const std::string& text) {
+  if (Number(text).value_or(0) > 0) return "";
+  return fmt::format("is \"{}\", want a number above 0", text);
+}
+
+std::string NonNegativeNumber(const std::string& text) {
+  if (Number(text).value_or(-1) >= 0) return "";
+  return fmt::format("is \"{}\", want a number of at least 0", text);
+}
+
+std::string ServerAddress(const std::string& text) {
+  if (IsServerAddress(text)) return "";
+  return fmt::format("is \"{}\", want HOST:PORT, unix:PATH or dns:///NAME:PORT", text);
 }
 
 }  // namespace hanlin

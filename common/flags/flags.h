@@ -43,6 +43,12 @@ int ReportError(std::string_view name, const absl::Status& status);
 // "512MiB", "4GB", "1.5g", "1048576" to bytes. INVALID_ARGUMENT names the flag that holds the text.
 absl::StatusOr<uint64_t> ParseSize(std::string_view flag, std::string_view text);
 
+// Checks for CLI11's Option::check: empty, or what is wrong. Its own ones print the largest double.
+std::string PositiveNumber(const std::string& text);
+std::string NonNegativeNumber(const std::string& text);
+// An address that a client can call (common/net/address.h).
+std::string ServerAddress(const std::string& text);
+
 }  // namespace hanlin
 
 #endif  // HANLIN_COMMON_FLAGS_FLAGS_H_

@@ -53,6 +53,40 @@ TEST(ParseFlagsTest, UnknownFlagIsNamedAndExitsTwo) {
   EXPECT_THAT(::testing::internal::GetCapturedStderr(), HasSubstr("--no-such-flag"));
 }
 
+TEST(ParseFlagsTest, AnUnknownCommandIsNamedWithTheNearest) {
+  for (const auto& [words, message] :
+       std::initializer_list<std::pair<std::vector<const char*>, const char*>>{
+           {{"prog", "sirve"},
+            "prog: there is no command \"sirve\" (do you mean \"serve\"?), want one of serve, "
+            "bench "
+            "(see --help)\n"},
+           {{"prog", "bench", "fly", "--fast"},
+            "prog: there is no command \"fly\", want one of load (see --help)\n"},
+           {{"prog", "bench"}, "prog: A subcommand is required (see --help)\n"}}) {
+    CLI::App app("x", "prog");
+    app.require_subcommand(1);
+    app.add_subcommand("serve");
+    CLI::App* bench = app.add_subcommand("bench");
+    bench->require_subcommand(1);
+    bench->add_subcommand("load");
+    ::testing::internal::CaptureStderr();
+    EXPECT_EQ(ParseFlags(app, static_cast<int>(words.size()), words.data()), kExitUsage);
+    EXPECT_EQ(::testing::internal::GetCapturedStderr(), message);
+  }
+}
+
+TEST(FlagChecksTest, WhatIsWrongIsNamed) {
+  for (const char* text : {"1", "0.5", "1e9"}) EXPECT_EQ(PositiveNumber(text), "") << text;
+  for (const char* text : {"0", "-1", "x", "", "nan", "inf", "1s"}) {
+    EXPECT_EQ(PositiveNumber(text), fmt::format("is \"{}\", want a number above 0", text));
+  }
+  EXPECT_EQ(NonNegativeNumber("0"), "");
+  EXPECT_EQ(NonNegativeNumber("-1"), "is \"-1\", want a number of at least 0");
+  EXPECT_EQ(NonNegativeNumber("x"), "is \"x\", want a number of at least 0");
+  EXPECT_EQ(ServerAddress("h:1"), "");
+  EXPECT_EQ(ServerAddress("h"), "is \"h\", want HOST:PORT, unix:PATH or dns:///NAME:PORT");
+}
+
 TEST(ReportErrorTest, UsersMistakesExitTwoOthersOne) {
   ::testing::internal::CaptureStderr();
   EXPECT_EQ(ReportError("prog", absl::InvalidArgumentError("bad x")), kExitUsage);

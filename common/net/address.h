@@ -16,6 +16,10 @@ int PortOf(std::string_view address);
 // INVALID_ARGUMENT names `what`, a flag for example, and the address.
 absl::Status CheckListenAddress(std::string_view what, std::string_view address);
 
+// An address that a client can call: HOST:PORT, unix:PATH, dns:///NAME:PORT or
+// dns://SERVER:PORT/NAME:PORT.
+bool IsServerAddress(std::string_view address);
+
 }  // namespace hanlin
 
 #endif  // HANLIN_COMMON_NET_ADDRESS_H_

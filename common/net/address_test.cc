@@ -32,5 +32,15 @@ TEST(AddressTest, AServerListensOnAPortOrASocketFile) {
   }
 }
 
+TEST(AddressTest, AClientCallsAPortASocketFileOrAName) {
+  for (const char* address : {"h:1", "[::1]:80", "unix:/x", "dns:///name:1", "dns://s:53/name:1"}) {
+    EXPECT_TRUE(IsServerAddress(address)) << address;
+  }
+  for (const char* address : {"", "h", "h:0", "h:65536", "unix:", "dns://", "dns:///",
+                              "dns:///name", "dns://name:1", "dns://s/name:1", "http://h"}) {
+    EXPECT_FALSE(IsServerAddress(address)) << address;
+  }
+}
+
 }  // namespace
 }  // namespace hanlin

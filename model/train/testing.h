@@ -48,6 +48,27 @@ inline TrainBatch RandomBatch(const ModelConfig& config, int64_t sequences, int6
   return batch;
 }
 
+// The model under test with weights of its own.
+inline std::unique_ptr<TrainModel> MakeLoadedModel(const TrainModelOptions& options,
+                                                   ThreadPool& pool) {
+  auto model = MakeTestedModel(options, pool).value();
+  EXPECT_OK(LoadParameters(*Checkpoint::Random(options.config, 3), *model));
+  return model;
+}
+
+inline double WeightedLoss(const TrainBatch& batch, const std::vector<float>& losses) {
+  double sum = 0;
+  for (size_t i = 0; i < losses.size(); ++i) sum += double{batch.weights[i]} * losses[i];
+  return sum;
+}
+
+inline TrainModelOptions WithDropout() {
+  TrainModelOptions options = {.config = SmallConfig()};
+  options.dropout = {0.1f, 0.2f, 0.15f};
+  options.seed = 77;
+  return options;
+}
+
 // Runs body(tensor, data, dp_rank) on tp * dp threads, each with both of its communicators.
 inline void RunGrid(int tp, int dp,
                     const std::function<void(Communicator& tensor, Communicator& data, int tp_rank,

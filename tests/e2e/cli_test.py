@@ -58,6 +58,21 @@ class CommandLineTest(Case):
                 self.assertEqual(stdout, "")
                 self.assertEqual(len(stderr.strip().split("\n")), 1, stderr)
 
+    def test_mistakes_are_named_with_what_is_wanted(self):
+        for arguments, message in (
+                (("gnerate",), 'there is no command "gnerate" (do you mean "generate"?)'),
+                (("bench", "fly"), 'there is no command "fly", want one of decode'),
+                (("generate", "--prompt", "x", "--seed", "-1"), '--seed: is "-1", want a number of at least 0'),
+                (("generate", "--prompt", "x", "--timeout", "0"), '--timeout: is "0", want a number above 0'),
+                (("generate", "--prompt", "x", "--target", ""), '--target: is "", want HOST:PORT'),
+                (("generate", "--prompt", "x", "--target", "127.0.0.1:99999"), '"127.0.0.1:99999", want HOST:PORT'),
+                (("bench", "load", "--target", "nonsense"), '--target: is "nonsense", want HOST:PORT'),
+                (("bench", "load", "--rate", "-1"), '--rate: is "-1", want a number of at least 0')):
+            with self.subTest(arguments=arguments):
+                code, stdout, stderr = run_cli(*arguments)
+                self.assertEqual((code, stdout), (2, ""), stderr)
+                self.assertIn(message, stderr)
+
     def test_a_server_that_is_not_there_exits_with_one(self):
         code, stdout, stderr = run_cli("generate", "--target", "127.0.0.1:1", "--prompt", "x", "--timeout", "2")
         self.assertEqual(code, 1)

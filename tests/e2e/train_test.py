@@ -3,6 +3,7 @@ import json
 import os
 import pathlib
 import re
+import resource
 import signal
 import subprocess
 import tempfile
@@ -187,6 +188,8 @@ parallel: {{timeout: 60}}
                 (("optimiser.lr=1",), 1, "there is no key 'optimiser.lr', do you mean 'optimizer.lr'?"),
                 (("data.train=[/no/such.jsonl]",), 1, "/no/such.jsonl"),
                 (("parallel.tensor=3",), 2, "a divisor of the 2 ranks"),
+                (("resume=/no/such",), 1, "/no/such"),
+                (("init=checkpoint",), 1, "has no weights"),
                 (("data.source_column=text1",), 1, "train.jsonl:1: the row has no column 'text1'")):
             with self.subTest(overrides=overrides):
                 code, stdout, stderr = self.run_train(*overrides, ranks=ranks)
@@ -198,6 +201,37 @@ parallel: {{timeout: 60}}
         code, _, stderr = self.run_train("parallel.tensor=2", ranks=2)
         self.assertEqual(code, 2)
         self.assertTrue(re.search("heads|n_head", stderr), stderr)
+
+    def test_an_environment_that_no_launcher_sets_is_named(self):
+        for variables, message in (
+                ({"RANK": "0"}, "RANK is set and WORLD_SIZE is not"),
+                ({"RANK": "0", "WORLD_SIZE": "two"}, "WORLD_SIZE is 'two'"),
+                ({"RANK": "2", "WORLD_SIZE": "2"}, "RANK is '2', want an integer in [0, 1]"),
+                ({"RANK": "0", "WORLD_SIZE": "2"}, "want MASTER_ADDR and MASTER_PORT as well"),
+                ({"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"},
+                 "MASTER_PORT is '0'")):
+            with self.subTest(variables=variables):
+                done = subprocess.run(self.command(), capture_output=True, text=True, timeout=PATIENCE_S,
+                                      env=os.environ | variables)
+                self.assertEqual((done.returncode, done.stdout), (2, ""), done.stderr)
+                self.assertIn(message, done.stderr)
+
+    def test_a_full_disk_ends_every_rank_and_keeps_the_checkpoint_before(self):
+        code, _, stderr = self.run_train("run.max_steps=2", ranks=2)
+        self.assertEqual(code, 0, stderr)
+
+        def small_files():  # what a full disk does, for files of more than 300 KiB: a write fails
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (300 << 10, resource.RLIM_INFINITY))
+        done = subprocess.run(self.command("run.max_steps=4", "checkpoint.every=1", ranks=2), capture_output=True,
+                              text=True, timeout=PATIENCE_S, preexec_fn=small_files, restore_signals=False)
+        self.assertNotEqual(done.returncode, 0)
+        self.assertRegex(done.stderr, "checkpoint step-0000000[34].*cannot write")
+        self.assertEqual([path.name for path in (self.root / "run").glob("step-*")], ["step-00000002"])
+        code, stdout, stderr = self.run_train("run.max_steps=4", ranks=2)
+        self.assertEqual(code, 0, stderr)
+        self.assertIn("step 2, epoch", stderr)
+        self.assertIn("finished after step 4", stdout)
 
     def test_launch_needs_a_command_that_starts(self):
         for arguments, expected in ((["--nproc-per-node", "2"], 2), (["--nproc-per-node", "2", "/no/such"], 127),

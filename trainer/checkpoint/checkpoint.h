@@ -87,6 +87,9 @@ absl::Status WriteCheckpoint(const CheckpointOptions& options, const Snapshot& s
 // Folder of the newest complete checkpoint in `output`; nullopt when there is none.
 absl::StatusOr<std::optional<std::string>> NewestCheckpoint(const std::string& output);
 
+// Where a checkpoint's run stood; reads neither weights nor moments. Errors as LoadCheckpoint.
+absl::StatusOr<RunState> ReadRunState(const std::string& directory, const ModelConfig& config);
+
 // Fills parameters and moments; every rank reads its part. FAILED_PRECONDITION for a checkpoint of
 // another architecture, DATA_LOSS for a damaged one.
 absl::StatusOr<RunState> LoadCheckpoint(const std::string& directory, TrainModel& model);

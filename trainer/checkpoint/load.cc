@@ -77,10 +77,14 @@ absl::Status LoadArray(const StoredTensors& tensors, char letter, TrainState sta
 
 }  // namespace
 
-absl::StatusOr<RunState> LoadCheckpoint(const std::string& directory, TrainModel& model) {
+absl::StatusOr<RunState> ReadRunState(const std::string& directory, const ModelConfig& config) {
   ASSIGN_OR_RETURN(const ModelConfig stored, LoadModelConfig(directory));
-  RETURN_IF_ERROR(CheckArchitecture(stored, model.options().config, directory));
-  ASSIGN_OR_RETURN(RunState state, ReadState(directory + std::string(kStateFile)));
+  RETURN_IF_ERROR(CheckArchitecture(stored, config, directory));
+  return ReadState(directory + std::string(kStateFile));
+}
+
+absl::StatusOr<RunState> LoadCheckpoint(const std::string& directory, TrainModel& model) {
+  ASSIGN_OR_RETURN(RunState state, ReadRunState(directory, model.options().config));
   const std::string path = directory + std::string(kOptimizerFile);
   ASSIGN_OR_RETURN(const StoredTensors tensors, ReadSafetensors(path));
   RETURN_IF_ERROR(LoadArray(tensors, 'm', TrainState::kMoment1, path, model));
@@ -88,6 +92,7 @@ absl::StatusOr<RunState> LoadCheckpoint(const std::string& directory, TrainModel
   if (tensors.contains("p.wte.weight")) {
     RETURN_IF_ERROR(LoadArray(tensors, 'p', TrainState::kParameters, path, model));
   } else {
+    ASSIGN_OR_RETURN(const ModelConfig stored, LoadModelConfig(directory));
     ASSIGN_OR_RETURN(const auto weights, Checkpoint::Open(directory, stored));
     RETURN_IF_ERROR(LoadParameters(*weights, model));
   }

@@ -51,6 +51,13 @@ bool IsMatrix(const ModelConfig& config, TensorRole role) {
   return LocalShape(config, role, 1).cols > 1;
 }
 
+ComputeType Operands(const TrainConfig& config) {
+  const auto& compute = config.compute;
+  const bool cuda = compute.device == "cuda";
+  return compute.dtype == "bfloat16" || (compute.dtype == "auto" && cuda) ? ComputeType::kBFloat16
+                                                                          : ComputeType::kFloat32;
+}
+
 absl::Status SetGroups(const TrainConfig& config, TrainModelOptions* options) {
   std::vector<bool> used(config.optimizer.freeze.size());
   for (const TensorId id : AllTensors(options->config)) {
@@ -150,7 +157,7 @@ absl::Status Trainer::WaitForCache() {
   return absl::OkStatus();
 }
 
-absl::Status Trainer::MakeModel(const ModelConfig& model) {
+absl::Status Trainer::MakeModel(const ModelConfig& model, const Checkpoint& weights) {
   TrainModelOptions options = {.config = model};
   options.tensor = options_.tensor;
   options.data = options_.data;
@@ -159,10 +166,7 @@ absl::Status Trainer::MakeModel(const ModelConfig& model) {
                       : config_.compute.recompute == "selective" ? Recompute::kSelective
                                                                  : Recompute::kNone;
   const bool cuda = config_.compute.device == "cuda";
-  options.operands =
-      config_.compute.dtype == "bfloat16" || (config_.compute.dtype == "auto" && cuda)
-          ? ComputeType::kBFloat16
-          : ComputeType::kFloat32;
+  options.operands = Operands(config_);
   options.dropout = {static_cast<float>(config_.dropout.embedding),
                      static_cast<float>(config_.dropout.attention),
                      static_cast<float>(config_.dropout.hidden)};
@@ -179,11 +183,7 @@ absl::Status Trainer::MakeModel(const ModelConfig& model) {
   }
   Message(fmt::format("{} parameters, {} on this rank", model.num_parameters(),
                       model_->layout().size()));
-  if (config_.init == "random") {
-    return LoadParameters(*Checkpoint::Random(model, static_cast<uint64_t>(config_.seed)), *model_);
-  }
-  ASSIGN_OR_RETURN(const auto checkpoint, Checkpoint::Open(config_.model, model));
-  return LoadParameters(*checkpoint, *model_);
+  return LoadParameters(weights, *model_);
 }
 
 // What a step of this rank takes at most, by the plan of the first epoch.
@@ -211,20 +211,38 @@ void Trainer::ReportMemoryPlan(const std::vector<SampleIndices>& plan) {
       activations(Recompute::kFull) >> 20, (2 * weights + moments + chosen) >> 20));
 }
 
-absl::Status Trainer::Resume() {
-  if (config_.resume == "never") return absl::OkStatus();
+// The folder to go on from, of this model; empty: a run from the start.
+absl::StatusOr<std::string> Trainer::FindCheckpoint(const ModelConfig& model) {
+  if (config_.resume == "never") return "";
   std::string folder = config_.resume;
   if (folder == "auto") {
     ASSIGN_OR_RETURN(const auto newest, NewestCheckpoint(config_.output));
-    if (!newest.has_value()) return absl::OkStatus();
+    if (!newest.has_value()) return "";
     folder = *newest;
   }
-  ASSIGN_OR_RETURN(state_, LoadCheckpoint(folder, *model_));
+  RETURN_IF_ERROR(ReadRunState(folder, model).status());
+  return folder;
+}
+
+absl::Status Trainer::Resume(const std::string& checkpoint) {
+  if (checkpoint.empty()) return absl::OkStatus();
+  ASSIGN_OR_RETURN(state_, LoadCheckpoint(checkpoint, *model_));
   saved_step_ = state_.step;
-  Message(fmt::format("going on from {}: step {}, epoch {}", folder, state_.step, state_.epoch));
+  Message(
+      fmt::format("going on from {}: step {}, epoch {}", checkpoint, state_.step, state_.epoch));
   if (state_.recipe != Describe(config_)) {
     Message("the recipe differs from that of the checkpoint; the new one counts");
   }
+  return absl::OkStatus();
+}
+
+absl::Status Trainer::MeasurePeak() {
+  if (config_.compute.device != "cuda") {
+    peak_flops_ = MeasurePeakFlops(Operands(config_), pool_);
+    return absl::OkStatus();
+  }
+  ASSIGN_OR_RETURN(peak_flops_,
+                   MeasureCudaPeak({.type = Operands(config_), .device = options_.device}));
   return absl::OkStatus();
 }
 
@@ -237,20 +255,23 @@ absl::StatusOr<std::unique_ptr<Trainer>> Trainer::Create(const TrainerOptions& o
   std::error_code error;
   std::filesystem::create_directories(config.output, error);
   if (error) return InvalidArgument("cannot create {}: {}", config.output, error.message());
+  // What is wrong with these is known at once; data may take long.
+  if (options.observer != nullptr) RETURN_IF_ERROR(trainer->MeasurePeak());
+  std::unique_ptr<Checkpoint> weights;
+  if (config.init == "random") {
+    weights = Checkpoint::Random(model, static_cast<uint64_t>(config.seed));
+  } else {
+    ASSIGN_OR_RETURN(weights, Checkpoint::Open(config.model, model));
+  }
+  ASSIGN_OR_RETURN(const std::string checkpoint, trainer->FindCheckpoint(model));
   RETURN_IF_ERROR(trainer->LoadData(model));
-  RETURN_IF_ERROR(trainer->MakeModel(model));
-  RETURN_IF_ERROR(trainer->Resume());
+  RETURN_IF_ERROR(trainer->MakeModel(model, *weights));
+  weights.reset();
+  RETURN_IF_ERROR(trainer->Resume(checkpoint));
   if (options.observer != nullptr) {
     trainer->writer_ = std::make_unique<CheckpointWriter>(
         CheckpointOptions{config.output, config.tokenizer.empty() ? config.model : config.tokenizer,
                           model, config.checkpoint.dtype == "bfloat16", config.checkpoint.keep});
-    const ComputeType operands = trainer->model_->options().operands;
-    if (config.compute.device == "cuda") {
-      ASSIGN_OR_RETURN(trainer->peak_flops_,
-                       MeasureCudaPeak({.type = operands, .device = options.device}));
-    } else {
-      trainer->peak_flops_ = MeasurePeakFlops(operands, pool);
-    }
   }
   const std::vector<SampleIndices> plan = PlanEpoch(config, trainer->rules_, trainer->train_, 0);
   const auto steps = static_cast<int64_t>(plan.size());

@@ -73,9 +73,11 @@ class Trainer {
   absl::Status LoadData(const ModelConfig& model);
   absl::Status LoadPrompts(const ModelConfig& model);
   absl::Status WaitForCache();
-  absl::Status MakeModel(const ModelConfig& model);
+  absl::Status MeasurePeak();
+  absl::Status MakeModel(const ModelConfig& model, const Checkpoint& weights);
   void ReportMemoryPlan(const std::vector<SampleIndices>& plan);
-  absl::Status Resume();
+  absl::StatusOr<std::string> FindCheckpoint(const ModelConfig& model);
+  absl::Status Resume(const std::string& checkpoint);
   absl::StatusOr<StepOutcome> Step(const StepData& data);
   absl::StatusOr<double> ForwardBackward(const StepData& data);
   absl::Status AfterStep(const StepOutcome& outcome, bool epoch_ends);

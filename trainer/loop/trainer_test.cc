@@ -240,6 +240,31 @@ TEST_F(TrainerTest, NotANumberStopsWithStepAndSamplesOrIsSkipped) {
   EXPECT_THAT(skipped.recorder.messages, ::testing::Contains(HasSubstr("skipped")));
 }
 
+// The ranks agree on it without a word: none goes on, and none waits for another.
+TEST_F(TrainerTest, EveryRankStopsOrSkipsAtTheSameNotANumber) {
+  for (const char* on_nan : {"stop", "skip"}) {
+    const TrainConfig config = Config(
+        fmt::format("nan-grid-{}", on_nan),
+        {"optimizer.lr=1000", "optimizer.clip=0", "schedule.type=constant", "schedule.warmup=0",
+         "optimizer.weight_decay=1000", "parallel.tensor=2", fmt::format("run.on_nan={}", on_nan)});
+    std::mutex mutex;
+    std::vector<std::string> ends;
+    RunGrid(2, 2, [&](Communicator& tensor, Communicator& data, int, int) {
+      ThreadPool pool(1);
+      ASSERT_OK_AND_ASSIGN(
+          const auto trainer,
+          Trainer::Create({.config = config, .tensor = &tensor, .data = &data}, pool));
+      const auto summary = trainer->Run();
+      const std::lock_guard lock(mutex);
+      ends.push_back(summary.ok() ? fmt::format("{} updates", summary->state.updates)
+                                  : Message(summary.status()));
+    });
+    ASSERT_EQ(ends.size(), 4u);
+    EXPECT_THAT(ends, ::testing::Each(ends[0]));
+    EXPECT_THAT(ends[0], HasSubstr(std::string_view(on_nan) == "stop" ? "loss " : "updates"));
+  }
+}
+
 TEST_F(TrainerTest, AllMaskedBatchesHaveLossZero) {
   directory_.Write("train.jsonl",
                    "{\"src_txt\":\"白日依山尽，黄河入海流。欲穷千里目，更上一层楼。床前明月光，"
@@ -269,6 +294,23 @@ TEST_F(TrainerTest, BadInputIsNamed) {
     const Result result = Go(Config("bad", overrides));
     EXPECT_THAT(Message(result.status), HasSubstr(message));
     EXPECT_FALSE(result.status.ok());
+  }
+}
+
+TEST_F(TrainerTest, WhatIsMissingIsSaidBeforeDataAreRead) {
+  directory_.Write("other/config.json",
+                   "{\"model_type\": \"gpt2\", \"vocab_size\": 8192, \"n_embd\": 32, "
+                   "\"n_layer\": 1, \"n_head\": 4, \"n_positions\": 64, \"eos_token_id\": 1}");
+  const std::pair<std::string, const char*> cases[] = {
+      {"init=checkpoint", "has no weights"},
+      {"resume=/nowhere", "/nowhere"},
+      {fmt::format("resume={}/model", directory_.path()), "model/trainer/state.json"},
+      {fmt::format("resume={}/other", directory_.path()), "another architecture: layers 1, want 2"},
+  };
+  for (const auto& [override_, message] : cases) {
+    const Result result = Go(Config("missing", {override_, "data.train=[/nowhere.jsonl]"}));
+    EXPECT_FALSE(result.status.ok());
+    EXPECT_THAT(Message(result.status), HasSubstr(message));
   }
 }
 

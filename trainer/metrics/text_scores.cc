@@ -38,10 +38,11 @@ bool IsSpace(char32_t code) {
 std::vector<Words> Sentences(const Words& words) {
   std::string text;
   for (const std::string& word : words) text += word + " ";
+  const std::string_view whole = text;
   std::vector<Words> sentences;
   for (size_t begin = 0; begin <= text.size();) {
     const size_t end = std::min(text.find('.', begin), text.size());
-    Words sentence = SplitWords(std::string_view(text).substr(begin, end - begin));
+    Words sentence = SplitWords(whole.substr(begin, end - begin));
     if (!sentence.empty()) sentences.push_back(std::move(sentence));
     begin = end + 1;
   }

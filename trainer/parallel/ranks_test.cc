@@ -60,11 +60,10 @@ TEST(RankEnvironmentTest, NonsenseIsNamed) {
 // Runs body(rank, result of JoinRanks) for every rank of a world on threads.
 template <typename Body>
 void JoinAll(int world, int tp, const std::function<std::string(int)>& identity, Body body) {
-  const FileDescriptor probe = ListenOn("127.0.0.1:0").value();
-  const std::string address = LocalAddress(probe).value();
-  // Closed here and opened again by rank 0.
-  const_cast<FileDescriptor&>(probe) = FileDescriptor();
+  // Closed at once and opened again by rank 0.
+  const std::string address = LocalAddress(ListenOn("127.0.0.1:0").value()).value();
   std::vector<std::thread> threads;
+  threads.reserve(world);
   for (int rank = 0; rank < world; ++rank) {
     threads.emplace_back([&, rank] {
       body(rank, JoinRanks({rank, world, world, address}, tp, identity(rank), absl::Seconds(10)));

@@ -28,7 +28,7 @@ absl::StatusOr<Vocabulary> ParseVocabulary(const Fields& fields, std::string_vie
     }
     entries.emplace_back(piece, id.get<int32_t>());
   }
-  auto vocabulary = Vocabulary::Create(std::move(entries));
+  auto vocabulary = Vocabulary::Create(entries);
   if (!vocabulary.ok()) return Annotate(vocabulary.status(), fields.Path(key));
   return vocabulary;
 }

@@ -150,7 +150,7 @@ absl::StatusOr<std::unique_ptr<Model>> ParseUnigram(const Fields& fields) {
     return InvalidArgument("{}: unk_id is {}, want less than {} pieces", fields.where(), unknown_id,
                            entries.size());
   }
-  auto vocabulary = Vocabulary::Create(std::move(entries));
+  auto vocabulary = Vocabulary::Create(entries);
   if (!vocabulary.ok()) return Annotate(vocabulary.status(), fields.Path("vocab"));
   return std::make_unique<Unigram>(*std::move(vocabulary), std::move(scores), unknown_id,
                                    byte_fallback);
