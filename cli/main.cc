@@ -27,5 +27,5 @@ int main(int argc, char** argv) {
   hanlin::cli::AddTrain(app, run);
   hanlin::cli::AddLaunch(app, run);
   if (const auto code = hanlin::ParseFlags(app, argc, argv, /*environment=*/false)) return *code;
-  return run();
+  return hanlin::FinishOutput("hanlin", run());
 }

@@ -28,6 +28,7 @@ void WriteLine(FILE* stream, const std::string& line) {
   std::fwrite(line.data(), 1, line.size(), stream);
   std::fputc('\n', stream);
   std::fflush(stream);
+  std::clearerr(stream);
 }
 
 // A child's log line goes out as it is when it is JSON, else behind the child's name.

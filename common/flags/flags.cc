@@ -4,9 +4,11 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cctype>
+#include <cerrno>
 #include <charconv>
 #include <cmath>
 #include <cstdio>
+#include <cstring>
 
 #include "common/flags/environment.h"
 #include "common/net/address.h"
@@ -86,6 +88,16 @@ int ReportError(std::string_view name, const absl::Status& status) {
     default:
       return kExitFailure;
   }
+}
+
+int FinishOutput(std::string_view name, int code) {
+  errno = 0;
+  const bool flushed = std::fflush(stdout) == 0;
+  if (flushed && std::ferror(stdout) == 0) return code;
+  // An earlier flush may have failed, whose reason is gone.
+  fmt::print(stderr, "{}: the output could not be written{}{}\n", name, errno == 0 ? "" : ": ",
+             errno == 0 ? "" : std::strerror(errno));
+  return kExitFailure;
 }
 
 absl::StatusOr<uint64_t> ParseSize(std::string_view flag, std::string_view text) {

@@ -73,6 +73,14 @@ class CommandLineTest(Case):
                 self.assertEqual((code, stdout), (2, ""), stderr)
                 self.assertIn(message, stderr)
 
+    def test_output_that_cannot_be_written_is_a_failure(self):
+        for arguments in (("tokenize", "--text", "春"), ("inspect",), ("score", "--text", "春风", "--json"),
+                          ("generate", "--prompt", "春", "--max-tokens", "3", "--stream", "--json")):
+            with self.subTest(arguments=arguments), open("/dev/full", "w") as full:
+                done = subprocess.run([BIN / "hanlin", *arguments], stdout=full, stderr=subprocess.PIPE, text=True)
+                self.assertEqual(done.returncode, 1, done.stderr)
+                self.assertIn("hanlin: the output could not be written", done.stderr)
+
     def test_a_server_that_is_not_there_exits_with_one(self):
         code, stdout, stderr = run_cli("generate", "--target", "127.0.0.1:1", "--prompt", "x", "--timeout", "2")
         self.assertEqual(code, 1)

@@ -220,9 +220,9 @@ parallel: {{timeout: 60}}
         code, _, stderr = self.run_train("run.max_steps=2", ranks=2)
         self.assertEqual(code, 0, stderr)
 
-        def small_files():  # what a full disk does, for files of more than 300 KiB: a write fails
+        def small_files():  # a write fails, as on a full disk: that of the optimizer's state, not of shared memory
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-            resource.setrlimit(resource.RLIMIT_FSIZE, (300 << 10, resource.RLIM_INFINITY))
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1500 << 10, resource.RLIM_INFINITY))
         done = subprocess.run(self.command("run.max_steps=4", "checkpoint.every=1", ranks=2), capture_output=True,
                               text=True, timeout=PATIENCE_S, preexec_fn=small_files, restore_signals=False)
         self.assertNotEqual(done.returncode, 0)

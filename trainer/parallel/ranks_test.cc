@@ -59,14 +59,15 @@ TEST(RankEnvironmentTest, NonsenseIsNamed) {
 
 // Runs body(rank, result of JoinRanks) for every rank of a world on threads.
 template <typename Body>
-void JoinAll(int world, int tp, const std::function<std::string(int)>& identity, Body body) {
+void JoinAll(int world, int tp, const std::function<std::string(int)>& identity, Body body,
+             absl::Duration timeout = absl::Seconds(10)) {
   // Closed at once and opened again by rank 0.
   const std::string address = LocalAddress(ListenOn("127.0.0.1:0").value()).value();
   std::vector<std::thread> threads;
   threads.reserve(world);
   for (int rank = 0; rank < world; ++rank) {
     threads.emplace_back([&, rank] {
-      body(rank, JoinRanks({rank, world, world, address}, tp, identity(rank), absl::Seconds(10)));
+      body(rank, JoinRanks({rank, world, world, address}, tp, identity(rank), timeout));
     });
   }
   for (std::thread& thread : threads) thread.join();
@@ -99,7 +100,8 @@ TEST(JoinRanksTest, RanksOfDifferentRecipesRefuseEachOther) {
         if (rank == 1) {
           EXPECT_THAT(ranks, StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("recipe")));
         }
-      });
+      },
+      absl::Seconds(1));
 }
 
 TEST(JoinRanksTest, ADegreeThatDoesNotDivideTheWorldIsRefused) {
