@@ -48,8 +48,9 @@ export LINT_LEFT=$(mktemp)
 trap 'rm -f "$LINT_LEFT"' EXIT
 printf '%s\n' "${sources[@]}" | xargs -r -P "${LINT_JOBS:-$(nproc)}" -I{} bash -c '
   if [ "$(date +%s)" -ge "$LINT_UNTIL" ]; then echo "$1" >>"$LINT_LEFT"; exit 0; fi
-  clang-tidy -p "$LINT_BUILD" --quiet --extra-arg=-Wno-unknown-warning-option "$1" 2> >(grep -v "warnings\? generated\|Suppressed\|header-filter" >&2)' _ {}
+  clang-tidy -p "$LINT_BUILD" --quiet --extra-arg=-Wno-unknown-warning-option "$1" 2> >(grep -v "warnings\? generated\|Suppressed\|header-filter" >&2)' _ {} || findings=1
 if [ -s "$LINT_LEFT" ]; then
   echo "lint: out of time, not checked: $(tr '\n' ' ' <"$LINT_LEFT")"
 fi
+[ -z "${findings:-}" ] || { echo "lint: findings above"; exit 1; }
 echo "lint: $((${#sources[@]} - $(wc -l <"$LINT_LEFT"))) of ${#sources[@]} source files are clean, ${#files[@]} are formatted"

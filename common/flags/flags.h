@@ -40,8 +40,8 @@ std::optional<int> ParseFlags(CLI::App& app, int argc, const char* const* argv,
 // missing or damaged file, unmet precondition, too little memory), else kExitFailure.
 int ReportError(std::string_view name, const absl::Status& status);
 
-// `code`, if all that was printed on stdout has been written; else says that it was not (a full disk)
-// and returns kExitFailure. The last call of a command.
+// `code`, if all that was printed on stdout has been written; else says that it was not (a full
+// disk) and returns kExitFailure. The last call of a command.
 int FinishOutput(std::string_view name, int code);
 
 // "512MiB", "4GB", "1.5g", "1048576" to bytes. INVALID_ARGUMENT names the flag that holds the text.
