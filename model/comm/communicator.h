@@ -33,6 +33,15 @@ class Communicator {
   // data[i] becomes the sum over the ranks, in place. Equal sizes on all ranks.
   virtual absl::Status AllReduceSum(std::span<float> data) = 0;
 
+  // An array cut into one part a rank: rank r's is [cuts[r], cuts[r + 1]), and may be empty. The
+  // same cuts on all ranks, size() + 1 of them, from 0 to data.size().
+  //
+  // The own part becomes the sum over the ranks, with the bits of AllReduceSum; the rest of data
+  // is of no use any more. Moves half of what AllReduceSum moves.
+  virtual absl::Status ReduceScatterSum(std::span<float> data, std::span<const int64_t> cuts) = 0;
+  // The own part reaches everyone, who replaces theirs of it.
+  virtual absl::Status AllGather(std::span<float> data, std::span<const int64_t> cuts) = 0;
+
   // Joins column shards on rank 0: shard [rows, columns] of every rank → out [rows, size ·
   // columns]. `out` is read on rank 0 only and may be null elsewhere.
   virtual absl::Status GatherColumns(const float* shard, int64_t rows, int64_t columns,

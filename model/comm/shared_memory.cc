@@ -1,13 +1,14 @@
 // See shared_memory.h. Small sums are one-shot: every rank adds up all slots itself, one barrier.
 // Large ones are two-shot: each rank adds up its part of the elements and everyone copies the
 // parts, two barriers but 1/size of the reading. Both add in rank order, so the choice changes no
-// bit.
+// bit. What is reduced and scattered, or gathered, takes one barrier.
 #include "model/comm/shared_memory.h"
 
 #include <poll.h>
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "common/status/status.h"
 #include "model/comm/segment.h"
@@ -35,6 +36,35 @@ class SharedMemoryCommunicator : public Communicator {
       data = data.subspan(chunk.size());
     }
     return absl::OkStatus();
+  }
+
+  absl::Status ReduceScatterSum(std::span<float> data, std::span<const int64_t> cuts) override {
+    return ByChunks(data.size(), [&](size_t begin, size_t count, int parity) {
+      std::memcpy(segment_->slot(rank(), parity), data.data() + begin, count * sizeof(float));
+      RETURN_IF_ERROR(Meet(timeout_));
+      const auto [from, to] = PartOf(rank(), cuts, begin, count);
+      if (from < to) Sum(parity, from - begin, to - from, data.data() + from);
+      return absl::OkStatus();
+    });
+  }
+
+  absl::Status AllGather(std::span<float> data, std::span<const int64_t> cuts) override {
+    return ByChunks(data.size(), [&](size_t begin, size_t count, int parity) {
+      // A rank's part of the chunk: where it is in data, and in the rank's slot.
+      const auto copy = [&](int source, bool from_slot) {
+        const auto [from, to] = PartOf(source, cuts, begin, count);
+        if (from >= to) return;
+        float* const here = data.data() + from;
+        float* const slot = segment_->slot(source, parity) + (from - begin);
+        std::memcpy(from_slot ? here : slot, from_slot ? slot : here, (to - from) * sizeof(float));
+      };
+      copy(rank(), /*from_slot=*/false);
+      RETURN_IF_ERROR(Meet(timeout_));
+      for (int source = 0; source < size(); ++source) {
+        if (source != rank()) copy(source, /*from_slot=*/true);
+      }
+      return absl::OkStatus();
+    });
   }
 
   absl::Status GatherColumns(const float* shard, int64_t rows, int64_t columns,
@@ -106,6 +136,23 @@ class SharedMemoryCommunicator : public Communicator {
 
   absl::Status Meet(absl::Duration timeout) {
     return segment_->Barrier(rank(), ++barriers_, timeout, [this] { return Check(); });
+  }
+
+  // Calls work(begin, count, parity of the slots) for pieces of a slot's size.
+  template <typename Work>
+  absl::Status ByChunks(size_t total, Work&& work) {
+    for (size_t begin = 0; begin < total; begin += kSlotFloats) {
+      RETURN_IF_ERROR(work(begin, std::min(kSlotFloats, total - begin), NextSlot()));
+    }
+    return absl::OkStatus();
+  }
+
+  // What elements [begin, begin + count) hold of a rank's part; empty when the first is not below
+  // the second.
+  static std::pair<size_t, size_t> PartOf(int rank, std::span<const int64_t> cuts, size_t begin,
+                                          size_t count) {
+    return {std::max(begin, static_cast<size_t>(cuts[rank])),
+            std::min(begin + count, static_cast<size_t>(cuts[rank + 1]))};
   }
 
   // out[i] = the sum over the ranks of element offset + i.

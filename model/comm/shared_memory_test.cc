@@ -52,6 +52,38 @@ TEST_P(CollectiveTest, SumsRunInRankOrderOnEveryRankForEverySize) {
   }
 }
 
+// The whole array on the last rank, a part without elements, parts that begin anywhere.
+std::vector<std::vector<int64_t>> SomeCuts(int size, int64_t count) {
+  std::vector<int64_t> last(size + 1, 0), equal, uneven(size + 1, count);
+  last.back() = count;
+  for (int rank = 0; rank <= size; ++rank) equal.push_back(count * rank / size);
+  uneven[0] = 0;
+  for (int rank = 1; rank < size; ++rank)
+    uneven[rank] = std::min<int64_t>(count, 65530 + 13 * rank);
+  return {last, equal, uneven};
+}
+
+TEST_P(CollectiveTest, PartsHaveTheBitsOfTheWholeSumAndReachEveryone) {
+  const int size = GetParam();
+  for (const int64_t count : {1, 7, 65536, 65537, 200001}) {
+    for (const std::vector<int64_t>& cuts : SomeCuts(size, count)) {
+      RunRanks(size, [&](Communicator& communicator) {
+        const int rank = communicator.rank();
+        std::vector<float> want = RandomFloats(count, rank), data = want;
+        ASSERT_OK(communicator.AllReduceSum(want));
+        ASSERT_OK(communicator.ReduceScatterSum(data, cuts));
+        EXPECT_EQ(std::memcmp(data.data() + cuts[rank], want.data() + cuts[rank],
+                              (cuts[rank + 1] - cuts[rank]) * sizeof(float)),
+                  0);
+        std::fill(data.begin(), data.begin() + cuts[rank], NAN);
+        std::fill(data.begin() + cuts[rank + 1], data.end(), NAN);
+        ASSERT_OK(communicator.AllGather(data, cuts));
+        EXPECT_EQ(std::memcmp(data.data(), want.data(), count * sizeof(float)), 0) << count;
+      });
+    }
+  }
+}
+
 TEST_P(CollectiveTest, GatherPlacesEveryShardsColumns) {
   const int size = GetParam();
   for (const auto& [rows, columns] : {std::pair{1, 5}, {3, 40}, {2, 70000}, {700, 100}}) {
@@ -109,6 +141,9 @@ TEST(SharedMemoryTest, AbortEndsEveryRankWithTheFirstReason) {
                 StatusIs(absl::StatusCode::kUnavailable, HasSubstr("rank 1 of 3: out of luck")));
     EXPECT_THAT(communicator.Barrier(),
                 StatusIs(absl::StatusCode::kUnavailable, HasSubstr("luck")));
+    const std::vector<int64_t> cuts = {0, 3, 6, 10};
+    EXPECT_FALSE(communicator.ReduceScatterSum(data, cuts).ok());
+    EXPECT_FALSE(communicator.AllGather(data, cuts).ok());
     EXPECT_FALSE(communicator.Check().ok());
   });
 }

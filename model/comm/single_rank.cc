@@ -13,6 +13,10 @@ class SingleRankCommunicator : public Communicator {
   int rank() const override { return 0; }
   int size() const override { return 1; }
   absl::Status AllReduceSum(std::span<float>) override { return Check(); }
+  absl::Status ReduceScatterSum(std::span<float>, std::span<const int64_t>) override {
+    return Check();
+  }
+  absl::Status AllGather(std::span<float>, std::span<const int64_t>) override { return Check(); }
   absl::Status GatherColumns(const float* shard, int64_t rows, int64_t columns,
                              float* out) override {
     std::copy_n(shard, rows * columns, out);

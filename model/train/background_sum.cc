@@ -19,11 +19,11 @@ BackgroundSum::~BackgroundSum() {
   thread_.join();
 }
 
-absl::Status BackgroundSum::Add(std::span<float> stretch) {
+absl::Status BackgroundSum::Add(std::span<float> stretch, std::vector<int64_t> cuts) {
   if (!thread_.joinable()) return absl::OkStatus();
   const std::lock_guard lock(mutex_);
   if (!failure_.ok()) return failure_;
-  left_.push_back(stretch);
+  left_.push_back({stretch, std::move(cuts)});
   changed_.notify_all();
   return absl::OkStatus();
 }
@@ -39,9 +39,11 @@ void BackgroundSum::Run() {
   for (;;) {
     changed_.wait(lock, [this] { return ending_ || !left_.empty(); });
     if (ending_) return;
-    const std::span<float> stretch = left_.front();
+    const Stretch& stretch = left_.front();  // stays where it is while others are added
     lock.unlock();
-    const absl::Status summed = group_->AllReduceSum(stretch);
+    const absl::Status summed = stretch.cuts.empty()
+                                    ? group_->AllReduceSum(stretch.values)
+                                    : group_->ReduceScatterSum(stretch.values, stretch.cuts);
     lock.lock();
     if (summed.ok()) {
       left_.pop_front();

@@ -14,6 +14,7 @@
 #include <mutex>
 #include <span>
 #include <thread>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "model/comm/communicator.h"
@@ -28,8 +29,9 @@ class BackgroundSum {
   BackgroundSum(const BackgroundSum&) = delete;
   BackgroundSum& operator=(const BackgroundSum&) = delete;
 
-  // stretch[i] becomes the sum over the ranks by the end of Wait and is not to be touched before.
-  absl::Status Add(std::span<float> stretch);
+  // By the end of Wait stretch is what AllReduceSum makes of it, with `cuts` what ReduceScatterSum
+  // does; it is not to be touched before.
+  absl::Status Add(std::span<float> stretch, std::vector<int64_t> cuts = {});
   // Returns when everything is summed.
   absl::Status Wait();
 
@@ -39,7 +41,11 @@ class BackgroundSum {
   Communicator* const group_;
   std::mutex mutex_;
   std::condition_variable changed_;
-  std::deque<std::span<float>> left_;  // the first one is being summed
+  struct Stretch {
+    std::span<float> values;
+    std::vector<int64_t> cuts;
+  };
+  std::deque<Stretch> left_;  // the first one is being summed
   absl::Status failure_;
   bool ending_ = false;
   std::thread thread_;  // after what it uses

@@ -23,7 +23,8 @@ absl::Status CpuTrainModel::ReduceNextStretch() {
     if (!options_.frozen[i] || slot.offset < stretch.begin || slot.offset >= stretch.end) continue;
     std::fill_n(gradients_.data() + slot.offset, slot.shape.size(), 0.0f);
   }
-  return sum_.Add(std::span(gradients_).subspan(stretch.begin, stretch.end - stretch.begin));
+  return sum_.Add(std::span(gradients_).subspan(stretch.begin, stretch.end - stretch.begin),
+                  options_.zero ? layout_.Cuts(stretch, dp_size()) : std::vector<int64_t>());
 }
 
 absl::Status CpuTrainModel::ReduceGradients() {
@@ -33,13 +34,17 @@ absl::Status CpuTrainModel::ReduceGradients() {
 }
 
 absl::StatusOr<double> CpuTrainModel::GradientNorm() {
-  double replicated = 0, sharded = 0;
+  const Range owned = OwnedRange();
+  double squares[2] = {};  // of tensors that every rank holds, of slices
   for (const ParameterSlot& slot : layout_.slots()) {
-    const double squares = SumOfSquares(gradients_.data() + slot.offset, slot.shape.size(), pool_);
-    (slot.sharded ? sharded : replicated) += squares;
+    const int64_t begin = std::max(owned.begin, slot.offset);
+    const int64_t end = std::min(owned.end, slot.offset + slot.shape.size());
+    if (begin >= end) continue;
+    squares[slot.sharded ? 1 : 0] += SumOfSquares(gradients_.data() + begin, end - begin, pool_);
   }
-  RETURN_IF_ERROR(SumOverRanks(options_.tensor, {&sharded, 1}));
-  return std::sqrt(replicated + sharded);
+  if (options_.zero) RETURN_IF_ERROR(SumOverRanks(options_.data, squares));
+  RETURN_IF_ERROR(SumOverRanks(options_.tensor, {&squares[1], 1}));
+  return std::sqrt(squares[0] + squares[1]);
 }
 
 absl::Status CpuTrainModel::Update(double learning_rate, float gradient_scale, int64_t step) {
@@ -64,10 +69,7 @@ absl::Status CpuTrainModel::Update(double learning_rate, float gradient_scale, i
     AdamW(p, pool_);
   }
   if (!options_.zero || dp_size() == 1) return absl::OkStatus();
-  // Everyone's part beside zeros: the sum is a gathering.
-  std::fill(parameters_.begin(), parameters_.begin() + owned.begin, 0.0f);
-  std::fill(parameters_.begin() + owned.end, parameters_.end(), 0.0f);
-  return options_.data->AllReduceSum(parameters_);
+  return options_.data->AllGather(parameters_, layout_.Cuts({0, layout_.size()}, dp_size()));
 }
 
 uint64_t CpuTrainModel::ActivationBytes(Recompute recompute, int64_t sequences,

@@ -13,6 +13,7 @@ namespace {
 using testing::MakeLoadedModel;
 using testing::RandomBatch;
 using testing::ReadAll;
+using testing::ReadSummedGradients;
 using testing::RunGrid;
 using testing::SmallConfig;
 using testing::WeightedLoss;
@@ -64,7 +65,7 @@ GridOutcome RunOnGrid(int tp, int dp, bool zero) {
       double loss = WeightedLoss(batch, losses);
       ASSERT_OK(SumOverRanks(&data, {&loss, 1}));
       ASSERT_OK_AND_ASSIGN(const double norm, model->GradientNorm());
-      const std::vector<float> gradient = ReadAll(*model, TrainState::kGradients);
+      const std::vector<float> gradient = ReadSummedGradients(*model);
       ASSERT_OK(model->Update(1e-3, 1.0f, step + 1));
       const std::lock_guard lock(mutex);
       for (const ParameterSlot& slot : model->layout().slots()) {
@@ -108,17 +109,19 @@ TEST(TrainModel, TensorAndDataParallelRanksAgreeWithOneProcess) {
   }
 }
 
-// The gradients of three steps, of which rank d takes d + 1 micro-batches each; `overlapped` tells
-// which ranks sum during the last one.
-std::vector<std::vector<float>> GradientsOf(int tp, const std::vector<bool>& overlapped) {
+// The gradients of three steps, of which rank d takes d + 1 micro-batches each, and the parameters
+// after them; `overlapped` tells which ranks sum during the last micro-batch.
+std::vector<std::vector<float>> ThreeSteps(int tp, const std::vector<bool>& overlapped,
+                                           bool zero = true) {
   const int dp = static_cast<int>(overlapped.size());
   std::mutex mutex;
-  std::vector<std::vector<float>> gradients(tp * dp);
+  std::vector<std::vector<float>> outcomes(tp * dp);
   RunGrid(tp, dp, [&](Communicator& tensor, Communicator& data, int t, int d) {
     ThreadPool pool(2);
     TrainModelOptions options = WithDropout();
     options.tensor = &tensor;
     options.data = &data;
+    options.zero = zero;
     options.recompute = Recompute::kSelective;
     const size_t tensors = AllTensors(options.config).size();
     options.frozen.assign(tensors, false);
@@ -134,22 +137,25 @@ std::vector<std::vector<float>> GradientsOf(int tp, const std::vector<bool>& ove
         ASSERT_OK(model->ForwardBackward(batch, step, losses));
       }
       ASSERT_OK(model->ReduceGradients());
-      const std::vector<float> gradient = ReadAll(*model, TrainState::kGradients);
+      const std::vector<float> gradient = ReadSummedGradients(*model);
       all.insert(all.end(), gradient.begin(), gradient.end());
       ASSERT_OK(model->Update(1e-3, 1.0f, step + 1));
     }
+    const std::vector<float> parameters = ReadAll(*model, TrainState::kParameters);
+    all.insert(all.end(), parameters.begin(), parameters.end());
     const std::lock_guard lock(mutex);
-    gradients[d * tp + t] = std::move(all);
+    outcomes[d * tp + t] = std::move(all);
   });
-  return gradients;
+  return outcomes;
 }
 
-TEST(TrainModel, SummingDuringTheBackwardPassChangesNoBit) {
+TEST(TrainModel, NeitherSummingDuringTheBackwardPassNorZeroChangesABit) {
   for (const int tp : {1, 2}) {
-    const auto want = GradientsOf(tp, {false, false, false});
+    const auto want = ThreeSteps(tp, {false, false, false});
     for (int t = 0; t < tp; ++t) EXPECT_EQ(want[t], want[tp + t]);
-    EXPECT_EQ(GradientsOf(tp, {true, true, true}), want) << tp;
-    EXPECT_EQ(GradientsOf(tp, {true, false, true}), want) << tp;
+    EXPECT_EQ(ThreeSteps(tp, {true, true, true}), want) << tp;
+    EXPECT_EQ(ThreeSteps(tp, {true, false, true}), want) << tp;
+    EXPECT_EQ(ThreeSteps(tp, {true, false, true}, /*zero=*/false), want) << tp;
   }
 }
 
@@ -206,6 +212,24 @@ TEST(BackgroundSum, EndsItsGroupWhenItEndsWithWorkLeft) {
                                               ::testing::HasSubstr("rank 0 of 2")));
   });
   EXPECT_LT(absl::Now() - begin, absl::Seconds(5));
+}
+
+TEST(ParameterLayout, CutsAreThePartsOfEveryStretch) {
+  const ParameterLayout layout(SmallConfig(), 1);
+  for (const int parts : {1, 2, 5}) {
+    std::vector<int64_t> held(parts);
+    for (int i = 0; i < layout.num_stretches(); ++i) {
+      const ParameterRange stretch = layout.Stretch(i);
+      const std::vector<int64_t> cuts = layout.Cuts(stretch, parts);
+      ASSERT_EQ(cuts.size(), static_cast<size_t>(parts) + 1);
+      EXPECT_EQ(cuts.front(), 0);
+      EXPECT_EQ(cuts.back(), stretch.end - stretch.begin);
+      for (int part = 0; part < parts; ++part) held[part] += cuts[part + 1] - cuts[part];
+    }
+    for (int part = 0; part < parts; ++part) {
+      EXPECT_EQ(held[part], layout.PartBegin(part + 1, parts) - layout.PartBegin(part, parts));
+    }
+  }
 }
 
 TEST(Collectives, DoublesTravelExactly) {

@@ -1,6 +1,7 @@
 // See parameters.h.
 #include "model/train/parameters.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "model/checkpoint/weight_map.h"
@@ -47,6 +48,15 @@ ParameterLayout::ParameterLayout(const ModelConfig& config, int tp_size) : confi
 
 const ParameterSlot& ParameterLayout::Of(TensorId id) const {
   return slots_[TensorIndex(config_, id)];
+}
+
+std::vector<int64_t> ParameterLayout::Cuts(ParameterRange range, int parts) const {
+  std::vector<int64_t> cuts;
+  cuts.reserve(parts + 1);
+  for (int part = 0; part <= parts; ++part) {
+    cuts.push_back(std::clamp(PartBegin(part, parts), range.begin, range.end) - range.begin);
+  }
+  return cuts;
 }
 
 ParameterRange ParameterLayout::Stretch(int index) const {

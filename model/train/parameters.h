@@ -44,6 +44,10 @@ class ParameterLayout {
     return size_ / kAlignment * part / parts * kAlignment;
   }
 
+  // Where the `parts` equal parts cut `range`, counted from its begin: part p is [cuts[p], cuts[p +
+  // 1]), empty where it lies outside.
+  std::vector<int64_t> Cuts(ParameterRange range, int parts) const;
+
   // The array cut into stretches in the order in which a backward pass is done with their
   // gradients: the last layer with the final LayerNorm behind it, the layers before it one by one,
   // the embeddings, to whose table the output layer adds as well.

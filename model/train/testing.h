@@ -103,6 +103,16 @@ inline std::vector<float> ReadAll(const TrainModel& model, TrainState state) {
   return values;
 }
 
+// The whole summed gradient, of which a replica with ZeRO-1 holds its part. On all of them at once.
+inline std::vector<float> ReadSummedGradients(const TrainModel& model) {
+  std::vector<float> values = ReadAll(model, TrainState::kGradients);
+  Communicator* const data = model.options().data;
+  if (data == nullptr || !model.options().zero) return values;
+  const ParameterLayout& layout = model.layout();
+  EXPECT_OK(data->AllGather(values, layout.Cuts({0, layout.size()}, data->size())));
+  return values;
+}
+
 }  // namespace hanlin::testing
 
 #endif  // HANLIN_MODEL_TRAIN_TESTING_H_

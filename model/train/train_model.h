@@ -5,7 +5,7 @@
 // Parallelism. `tensor` joins the ranks that hold slices of one replica, `data` those that hold the
 // same slice of different replicas; both may be groups of one. All ranks call the same methods in
 // the same order. With ZeRO-1 a rank keeps the optimizer's moments for its part of the flat array
-// only (OwnedRange), updates that part and hands it to the others.
+// only (OwnedRange), gets the gradients of that part summed, updates it and hands it to the others.
 //
 // Determinism: same inputs, same bits, whatever the number of threads and the recomputation;
 // dropout is a function of (seed, step, place).
@@ -115,6 +115,8 @@ class TrainModel {
   virtual void ReduceInNextBackward() = 0;
 
   // Sums the gradients over `data`, or waits for what is left of that. Frozen tensors get zeros.
+  // With ZeRO-1 the sums are those of OwnedRange; the rest of the array is of no use until
+  // ZeroGradients.
   virtual absl::Status ReduceGradients() = 0;
 
   // The norm of the whole model's gradient, every tensor counted once.

@@ -5,6 +5,7 @@
 #define HANLIN_MODEL_COMM_NCCL_CUDA_COMMUNICATOR_H_
 
 #include <cstdint>
+#include <span>
 #include <string_view>
 
 #include "absl/status/status.h"
@@ -21,6 +22,12 @@ class CudaCommunicator {
 
   // data[i] becomes the sum over the ranks, in place, on the device.
   virtual absl::Status AllReduceSum(float* data, int64_t count, const CudaStream& stream) = 0;
+
+  // Communicator's of the same names, on the device. `cuts` is not used after the call.
+  virtual absl::Status ReduceScatterSum(float* data, std::span<const int64_t> cuts,
+                                        const CudaStream& stream) = 0;
+  virtual absl::Status AllGather(float* data, std::span<const int64_t> cuts,
+                                 const CudaStream& stream) = 0;
 
   // Joins column shards on every rank: shard [rows, columns] → out [rows, size * columns].
   // `scratch` has room for rows * size * columns.

@@ -16,6 +16,10 @@ absl::StatusOr<std::unique_ptr<NcclApi>> NcclApi::Open() {
   RETURN_IF_ERROR(library.Find("ncclCommAbort", &api->comm_abort));
   RETURN_IF_ERROR(library.Find("ncclAllReduce", &api->all_reduce));
   RETURN_IF_ERROR(library.Find("ncclAllGather", &api->all_gather));
+  RETURN_IF_ERROR(library.Find("ncclReduce", &api->reduce));
+  RETURN_IF_ERROR(library.Find("ncclBroadcast", &api->broadcast));
+  RETURN_IF_ERROR(library.Find("ncclGroupStart", &api->group_start));
+  RETURN_IF_ERROR(library.Find("ncclGroupEnd", &api->group_end));
   return api;
 }
 

@@ -21,6 +21,10 @@ struct NcclApi {
   decltype(ncclCommAbort)* comm_abort = nullptr;
   decltype(ncclAllReduce)* all_reduce = nullptr;
   decltype(ncclAllGather)* all_gather = nullptr;
+  decltype(ncclReduce)* reduce = nullptr;
+  decltype(ncclBroadcast)* broadcast = nullptr;
+  decltype(ncclGroupStart)* group_start = nullptr;
+  decltype(ncclGroupEnd)* group_end = nullptr;
 };
 
 }  // namespace hanlin

@@ -56,6 +56,23 @@ class NcclCommunicator final : public CudaCommunicator {
     });
   }
 
+  // Parts differ in size, which ncclReduceScatter and ncclAllGather do not allow: one operation a
+  // part, launched together.
+  absl::Status ReduceScatterSum(float* data, std::span<const int64_t> cuts,
+                                const CudaStream& stream) override {
+    return ForParts("ncclReduce", data, cuts, [&](float* part, size_t n, int root, ncclComm_t c) {
+      return api_->reduce(part, part, n, ncclFloat32, ncclSum, root, c, stream.get());
+    });
+  }
+
+  absl::Status AllGather(float* data, std::span<const int64_t> cuts,
+                         const CudaStream& stream) override {
+    return ForParts("ncclBroadcast", data, cuts,
+                    [&](float* part, size_t n, int root, ncclComm_t c) {
+                      return api_->broadcast(part, part, n, ncclFloat32, root, c, stream.get());
+                    });
+  }
+
   absl::Status GatherColumns(const float* shard, int64_t rows, int64_t columns, float* scratch,
                              float* out, const CudaStream& stream) override {
     RETURN_IF_ERROR(Launch("ncclAllGather", [&](ncclComm_t comm) {
@@ -120,6 +137,22 @@ class NcclCommunicator final : public CudaCommunicator {
       result = call(comm_);
     }
     return Complete(result, what);
+  }
+
+  // call(part, count, rank, communicator) for every part that is not empty, in one group.
+  template <typename Call>
+  absl::Status ForParts(std::string_view what, float* data, std::span<const int64_t> cuts,
+                        Call call) {
+    return Launch(what, [&](ncclComm_t comm) {
+      ncclResult_t result = api_->group_start();
+      for (int root = 0; root < size_ && (result == ncclSuccess || result == ncclInProgress);
+           ++root) {
+        const int64_t count = cuts[root + 1] - cuts[root];
+        if (count > 0) result = call(data + cuts[root], static_cast<size_t>(count), root, comm);
+      }
+      const ncclResult_t ended = api_->group_end();
+      return result == ncclSuccess || result == ncclInProgress ? ended : result;
+    });
   }
 
   // A non-blocking communicator may answer "in progress": waits until it knows.

@@ -31,6 +31,10 @@ TEST_F(NcclTest, OneRankSumsAndGathersItself) {
   EXPECT_OK(communicator->AllReduceSum(data.data(), 6, stream_));
   EXPECT_EQ(FromDevice(data), values);
   const auto scratch = OnDevice(std::vector<float>(6)), out = OnDevice(std::vector<float>(6));
+  const int64_t cuts[] = {0, 6};
+  EXPECT_OK(communicator->ReduceScatterSum(data.data(), cuts, stream_));
+  EXPECT_OK(communicator->AllGather(data.data(), cuts, stream_));
+  EXPECT_EQ(FromDevice(data), values);
   EXPECT_OK(communicator->GatherColumns(data.data(), 2, 3, scratch.data(), out.data(), stream_));
   EXPECT_EQ(FromDevice(out), values);
   EXPECT_OK(communicator->Check());

@@ -2,6 +2,7 @@
 #ifndef HANLIN_MODEL_COMM_NCCL_TESTING_H_
 #define HANLIN_MODEL_COMM_NCCL_TESTING_H_
 
+#include <span>
 #include <vector>
 
 #include "common/cuda/status.h"
@@ -20,14 +21,18 @@ class HostCudaCommunicator : public CudaCommunicator {
   int size() const override { return group_.size(); }
 
   absl::Status AllReduceSum(float* data, int64_t count, const CudaStream& stream) override {
-    std::vector<float> host(count);
-    RETURN_IF_CUDA_ERROR(cudaMemcpyAsync(host.data(), data, count * sizeof(float),
-                                         cudaMemcpyDeviceToHost, stream.get()));
-    RETURN_IF_ERROR(stream.Synchronize());
-    RETURN_IF_ERROR(group_.AllReduceSum(host));
-    RETURN_IF_CUDA_ERROR(cudaMemcpyAsync(data, host.data(), count * sizeof(float),
-                                         cudaMemcpyHostToDevice, stream.get()));
-    return stream.Synchronize();
+    return OnHost(data, count, stream,
+                  [&](std::span<float> host) { return group_.AllReduceSum(host); });
+  }
+  absl::Status ReduceScatterSum(float* data, std::span<const int64_t> cuts,
+                                const CudaStream& stream) override {
+    return OnHost(data, cuts.back(), stream,
+                  [&](std::span<float> host) { return group_.ReduceScatterSum(host, cuts); });
+  }
+  absl::Status AllGather(float* data, std::span<const int64_t> cuts,
+                         const CudaStream& stream) override {
+    return OnHost(data, cuts.back(), stream,
+                  [&](std::span<float> host) { return group_.AllGather(host, cuts); });
   }
   absl::Status GatherColumns(const float*, int64_t, int64_t, float*, float*,
                              const CudaStream&) override {
@@ -38,6 +43,18 @@ class HostCudaCommunicator : public CudaCommunicator {
   void Abort(std::string_view reason) override { group_.Abort(reason); }
 
  private:
+  template <typename Work>
+  static absl::Status OnHost(float* data, int64_t count, const CudaStream& stream, Work work) {
+    std::vector<float> host(count);
+    RETURN_IF_CUDA_ERROR(cudaMemcpyAsync(host.data(), data, count * sizeof(float),
+                                         cudaMemcpyDeviceToHost, stream.get()));
+    RETURN_IF_ERROR(stream.Synchronize());
+    RETURN_IF_ERROR(work(host));
+    RETURN_IF_CUDA_ERROR(cudaMemcpyAsync(data, host.data(), count * sizeof(float),
+                                         cudaMemcpyHostToDevice, stream.get()));
+    return stream.Synchronize();
+  }
+
   Communicator& group_;
 };
 

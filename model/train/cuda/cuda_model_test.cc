@@ -54,7 +54,7 @@ Outcome ThreeSteps(TrainModel& model, int64_t masked, bool overlap = false, uint
     EXPECT_OK(model.ForwardBackward(batch, step, losses));
     EXPECT_OK(model.ReduceGradients());
     outcome.losses.insert(outcome.losses.end(), losses.begin(), losses.end());
-    if (step == 0) outcome.gradients = ReadAll(model, TrainState::kGradients);
+    if (step == 0) outcome.gradients = testing::ReadSummedGradients(model);
     EXPECT_OK(model.Update(1e-3, 1.0f, step + 1));
   }
   outcome.parameters = ReadAll(model, TrainState::kParameters);
@@ -160,7 +160,7 @@ TEST_F(CudaTrainModelTest, AGroupOfOneOverNcclChangesNoBit) {
 }
 
 // What rank 0 of a grid comes to; all replicas have its gradients and parameters.
-Outcome OnGrid(int tp, int dp, bool overlap) {
+Outcome OnGrid(int tp, int dp, bool overlap, bool zero = true) {
   std::mutex mutex;
   std::vector<Outcome> outcomes(tp * dp);
   testing::RunGrid(tp, dp, [&](Communicator& tensor, Communicator& data, int t, int d) {
@@ -169,6 +169,7 @@ Outcome OnGrid(int tp, int dp, bool overlap) {
     TrainModelOptions options = WithDropout(config);
     options.tensor = &tensor;
     options.data = &data;
+    options.zero = zero;
     testing::HostCudaCommunicator on_tensor(&tensor), on_data(&data);
     const auto model = Load(MakeCudaTrainModel(
         options, {.tensor = tp > 1 ? &on_tensor : nullptr, .data = dp > 1 ? &on_data : nullptr}));
@@ -183,12 +184,15 @@ Outcome OnGrid(int tp, int dp, bool overlap) {
   return outcomes[0];
 }
 
-TEST_F(CudaTrainModelTest, SummingDuringTheBackwardPassChangesNoBitOfBf16) {
+TEST_F(CudaTrainModelTest, NeitherSummingDuringTheBackwardPassNorZeroChangesABitOfBf16) {
   for (const auto& [tp, dp] : {std::pair(1, 2), {2, 2}, {1, 3}}) {
-    const Outcome want = OnGrid(tp, dp, false), got = OnGrid(tp, dp, true);
-    EXPECT_EQ(got.losses, want.losses) << tp << "x" << dp;
-    EXPECT_EQ(got.gradients, want.gradients) << tp << "x" << dp;
-    EXPECT_EQ(got.parameters, want.parameters) << tp << "x" << dp;
+    const Outcome want = OnGrid(tp, dp, false);
+    for (const bool zero : {true, false}) {
+      const Outcome got = OnGrid(tp, dp, true, zero);
+      EXPECT_EQ(got.losses, want.losses) << tp << "x" << dp;
+      EXPECT_EQ(got.gradients, want.gradients) << tp << "x" << dp;
+      EXPECT_EQ(got.parameters, want.parameters) << tp << "x" << dp;
+    }
   }
 }
 

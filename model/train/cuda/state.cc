@@ -97,8 +97,12 @@ absl::Status CudaTrainModel::ReduceNextStretch() {
   }
   if (cuda_.data == nullptr) return absl::OkStatus();
   RETURN_IF_ERROR(Join(stream_, sums_stream_));
-  return cuda_.data->AllReduceSum(gradients_.data() + stretch.begin, stretch.end - stretch.begin,
-                                  sums_stream_);
+  float* const gradients = gradients_.data() + stretch.begin;
+  if (!options_.zero) {
+    return cuda_.data->AllReduceSum(gradients, stretch.end - stretch.begin, sums_stream_);
+  }
+  return cuda_.data->ReduceScatterSum(gradients, layout_.Cuts(stretch, cuda_.data->size()),
+                                      sums_stream_);
 }
 
 absl::Status CudaTrainModel::ReduceGradients() {
@@ -115,10 +119,14 @@ absl::StatusOr<double> CudaTrainModel::GradientNorm() {
   double* const sums = squares_.data() + kSquareParts;
   RETURN_IF_CUDA_ERROR(cudaMemsetAsync(sums, 0, 2 * sizeof(double), stream_.get()));
   const auto& slots = layout_.slots();
+  const Range owned = OwnedRange();
   RETURN_IF_ERROR(ForRuns(
       layout_,
       [&](size_t a, size_t b) { return tp_size() == 1 || slots[a].sharded == slots[b].sharded; },
       [&](int64_t begin, int64_t end, size_t first) {
+        begin = std::max(begin, owned.begin);
+        end = std::min(end, owned.end);
+        if (begin >= end) return absl::OkStatus();
         return CudaSumOfSquares(gradients_.data() + begin, end - begin, /*add=*/true,
                                 squares_.data(), sums + (slots[first].sharded ? 1 : 0),
                                 stream_.get());
@@ -127,9 +135,10 @@ absl::StatusOr<double> CudaTrainModel::GradientNorm() {
                                        cudaMemcpyDeviceToHost, stream_.get()));
   RETURN_IF_ERROR(stream_.Synchronize());
   RETURN_IF_ERROR(CheckGroups());
-  double sharded = sums_.data()[1];
-  RETURN_IF_ERROR(SumOverRanks(options_.tensor, {&sharded, 1}));
-  return std::sqrt(sums_.data()[0] + sharded);
+  double squares[] = {sums_.data()[0], sums_.data()[1]};
+  if (options_.zero) RETURN_IF_ERROR(SumOverRanks(options_.data, squares));
+  RETURN_IF_ERROR(SumOverRanks(options_.tensor, {&squares[1], 1}));
+  return std::sqrt(squares[0] + squares[1]);
 }
 
 absl::Status CudaTrainModel::Update(double learning_rate, float gradient_scale, int64_t step) {
@@ -169,22 +178,11 @@ absl::Status CudaTrainModel::Update(double learning_rate, float gradient_scale, 
 
 absl::Status CudaTrainModel::GatherParameters() {
   if (!options_.zero || cuda_.data == nullptr) return absl::OkStatus();
-  const Range owned = OwnedRange();
   for (int64_t begin = 0; begin < layout_.size(); begin += CudaParameters::kPart) {
     const int64_t end = std::min(begin + CudaParameters::kPart, layout_.size());
     ASSIGN_OR_RETURN(float* const part, parameters_.Load(begin, end - begin, stream_));
-    // Everyone's part beside zeros: the sum is a gathering.
-    const auto clear = [&](int64_t from, int64_t to) {
-      from = std::max(from, begin);
-      to = std::min(to, end);
-      if (from >= to) return absl::OkStatus();
-      return CudaStatus(
-          cudaMemsetAsync(part + (from - begin), 0, (to - from) * sizeof(float), stream_.get()),
-          "clearing of others' weights");
-    };
-    RETURN_IF_ERROR(clear(0, owned.begin));
-    RETURN_IF_ERROR(clear(owned.end, layout_.size()));
-    RETURN_IF_ERROR(cuda_.data->AllReduceSum(part, end - begin, stream_));
+    RETURN_IF_ERROR(
+        cuda_.data->AllGather(part, layout_.Cuts({begin, end}, cuda_.data->size()), stream_));
     RETURN_IF_ERROR(parameters_.Store(begin, end - begin, stream_));
   }
   return cuda_.data->Watch(stream_);
