@@ -4,6 +4,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <fstream>
@@ -121,7 +122,8 @@ void Trainer::ReportStep(const StepOutcome& outcome) {
   report.mfu = report_flops_ / seconds / (peak_flops_ * ranks);
   report.data_wait_seconds = report_wait_;
   report.memory_bytes = ResidentBytes();
-  report.peak_memory_bytes = PeakResidentBytes();
+  // The kernel counts the two apart and a little late.
+  report.peak_memory_bytes = std::max(PeakResidentBytes(), report.memory_bytes);
   report.seconds_left = seconds / steps * static_cast<double>(total_steps_ - state_.step);
   options_.observer->OnStep(report);
   report_time_ = now;
