@@ -202,10 +202,13 @@ struct TileRing {
   __device__ __forceinline__ void WaitFull(int index) {
     ptx::BarrierWait(&full[index % kStages], index / kStages % 2);
   }
+  // A lane arrives for its warp: the others' reads are ordered before that by the warp's barrier.
   __device__ __forceinline__ void Free(int index) {
+    __syncwarp();
     if (threadIdx.x % 32 == 0) ptx::Arrive(&free[index % kStages]);
   }
   __device__ __forceinline__ void FreeOwn(int round) {
+    __syncwarp();
     if (threadIdx.x % 32 == 0) ptx::Arrive(&own_free[round % kBuffers]);
   }
   // Lets the pairs from `index` up to `end` pass.
