@@ -35,7 +35,8 @@ set_target_properties(hanlin_options PROPERTIES INTERFACE_COMPILE_OPTIONS
 set(HANLIN_CUDA_OPTIONS "$<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=-Wall,-Wextra>" "$<$<COMPILE_LANGUAGE:CUDA>:-Werror=all-warnings>")
 
 # hanlin_cuda_library / hanlin_cuda_test / hanlin_cuda_benchmark: NAME, SRCS (.cc and .cu), DEPS. A test runs its host
-# part everywhere and skips the rest, with a message, where there is no device. PORTABLE: the kernels run on every GPU that
+# part everywhere and skips the rest, with a message, where there is no device; containers check its indices, for where
+# there is one, host sanitizers seldom run. PORTABLE: the kernels run on every GPU that
 # HANLIN_CUDA_PORTABLE_ARCHITECTURES names: those of the plain path (common/cuda/device.h), and what both paths share.
 function(hanlin_cuda_library)
   cmake_parse_arguments(A "PORTABLE" "NAME" "SRCS;DEPS" ${ARGN})
@@ -54,6 +55,7 @@ endfunction()
 function(hanlin_cuda_test)
   cmake_parse_arguments(A "" "NAME" "SRCS;DEPS" ${ARGN})
   hanlin_test(NAME ${A_NAME} SRCS ${A_SRCS} DEPS ${A_DEPS} LABELS gpu)
+  target_compile_definitions(${A_NAME} PRIVATE _GLIBCXX_ASSERTIONS)
 endfunction()
 
 function(hanlin_cuda_benchmark)
