@@ -1,4 +1,4 @@
-// The plan's laws on the host; decode and prefill against a reference in double over edge lengths,
+// Decode and prefill against a reference in double over edge lengths,
 // and their independence of chunks, paging, batch and block layout bit by bit.
 #include "kernels/attention/cuda/paged_attention.h"
 
@@ -6,72 +6,13 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
-#include <numeric>
-#include <random>
-#include <span>
 #include <vector>
 
 #include "common/cuda/testing.h"
+#include "kernels/attention/cuda/paged_attention_testing.h"
 
 namespace hanlin {
 namespace {
-
-constexpr size_t kSharedH100 = 232448;
-constexpr int kMultiprocessorsH100 = 132;
-constexpr auto kBf16 = ComputeType::kBFloat16;
-constexpr auto kFp32 = ComputeType::kFloat32;
-
-CudaDevice H100() {
-  CudaDevice device;
-  device.hopper = true;
-  device.multiprocessors = kMultiprocessorsH100;
-  device.shared_memory_per_block = kSharedH100;
-  return device;
-}
-
-absl::StatusOr<DecodeAttentionPlan> PlanH100(ComputeType type, int batch, int heads, int dim) {
-  return PlanDecodeAttention(type, batch, heads, dim, H100());
-}
-
-TEST(DecodeAttentionPlanTest, SplitsSmallBatchesOverTheDeviceWithTheSameWarpsInAll) {
-  for (int dim : {64, 80, 128}) {
-    for (int heads : {12, 16, 32, 40, 56}) {
-      for (int batch : {1, 2, 4, 8, 32, 128}) {
-        const auto plan = PlanH100(kBf16, batch, heads, dim);
-        ASSERT_TRUE(plan.ok()) << plan.status();
-        EXPECT_FALSE(plan->plain);
-        EXPECT_EQ(plan->cluster * plan->warps, 16) << "the bits depend on it";
-        EXPECT_LE(plan->shared_bytes, kSharedH100);
-        if (batch > 1) continue;
-        EXPECT_GT(plan->cluster, 1);
-        EXPECT_LE(plan->cluster * heads, kMultiprocessorsH100);
-      }
-    }
-  }
-}
-
-TEST(DecodeAttentionPlanTest, OtherTypesSizesAndDevicesTakeThePlainPath) {
-  EXPECT_TRUE(PlanH100(kFp32, 1, 32, 80)->plain);
-  EXPECT_TRUE(PlanH100(kBf16, 1, 32, 72)->plain);
-  CudaDevice small = H100(), other = H100();
-  small.shared_memory_per_block = 48 * 1024;
-  other.hopper = false;
-  EXPECT_TRUE(PlanDecodeAttention(kBf16, 1, 32, 80, small)->plain);
-  EXPECT_TRUE(PlanDecodeAttention(kBf16, 1, 32, 80, other)->plain);
-}
-
-TEST(DecodeAttentionPlanTest, RefusesWhatNoKernelDoes) {
-  const auto code = [](int batch, int heads, int dim) {
-    return PlanH100(kBf16, batch, heads, dim).status().code();
-  };
-  EXPECT_EQ(code(0, 1, 64), absl::StatusCode::kInvalidArgument);
-  EXPECT_EQ(code(1, 0, 64), absl::StatusCode::kInvalidArgument);
-  EXPECT_EQ(code(1, 1, 0), absl::StatusCode::kInvalidArgument);
-  EXPECT_EQ(code(1, 1, 12), absl::StatusCode::kInvalidArgument);
-  EXPECT_EQ(code(1, 1, 136), absl::StatusCode::kInvalidArgument);
-  EXPECT_EQ(code(1 << 20, 1, 64), absl::StatusCode::kInvalidArgument);
-}
 
 TEST(PagedAttentionTest, RefusesBadParametersBeforeAnyLaunch) {
   alignas(16) char memory[64] = {};
@@ -97,115 +38,6 @@ TEST(PagedAttentionTest, RefusesBadParametersBeforeAnyLaunch) {
   EXPECT_EQ(PrefillAttention(prefill, nullptr).code(), absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(WritePrefillKv(prefill, nullptr).code(), absl::StatusCode::kInvalidArgument);
 }
-
-float Rounded(float value, ComputeType type) {
-  return type == kFp32 ? value : ToFloat(ToBFloat16(value));
-}
-
-// Values of `type` as bytes on the device and back.
-std::vector<uint8_t> Encode(const std::vector<float>& values, ComputeType type) {
-  std::vector<uint8_t> bytes(values.size() * SizeOf(type));
-  for (size_t i = 0; i < values.size(); ++i) {
-    const BFloat16 half = ToBFloat16(values[i]);
-    if (type == kFp32) std::memcpy(&bytes[i * 4], &values[i], 4);
-    if (type == kBf16) std::memcpy(&bytes[i * 2], &half, 2);
-  }
-  return bytes;
-}
-std::vector<float> Decode(const std::vector<uint8_t>& bytes, ComputeType type) {
-  std::vector<float> values(bytes.size() / SizeOf(type));
-  for (size_t i = 0; i < values.size(); ++i) {
-    BFloat16 half;
-    if (type == kFp32) std::memcpy(&values[i], &bytes[i * 4], 4);
-    if (type == kBf16) {
-      std::memcpy(&half, &bytes[i * 2], 2);
-      values[i] = ToFloat(half);
-    }
-  }
-  return values;
-}
-
-struct Shape {
-  ComputeType type;
-  int heads;
-  int head_dim;
-  int64_t width() const { return static_cast<int64_t>(heads) * head_dim; }
-};
-
-// q, k, v of a sequence's tokens: [tokens][3][heads][head_dim], already rounded to the type.
-struct Sequence {
-  Sequence(const Shape& shape, int64_t tokens, uint32_t seed) : shape(shape) {
-    std::mt19937 random(seed);
-    std::normal_distribution<float> normal;
-    qkv.resize(tokens * 3 * shape.width());
-    for (float& value : qkv) value = Rounded(normal(random), shape.type);
-  }
-  const float* At(int64_t token, int part, int head) const {
-    return &qkv[((token * 3 + part) * shape.heads + head) * shape.head_dim];
-  }
-  std::span<const float> Rows(int64_t first, int64_t count) const {
-    return {At(first, 0, 0), static_cast<size_t>(count * 3 * shape.width())};
-  }
-
-  // Attention of a token: the result, and the sum of absolute products that errors go with.
-  void Expect(int64_t token, int head, std::vector<double>* out, std::vector<double>* sizes) const {
-    std::vector<double> weights(token + 1);
-    double total = 0.0, largest = -1e300;
-    for (int64_t t = 0; t <= token; ++t) {
-      double dot = 0.0;
-      for (int d = 0; d < shape.head_dim; ++d) {
-        dot += double{At(token, 0, head)[d]} * At(t, 1, head)[d];
-      }
-      weights[t] = dot / std::sqrt(static_cast<double>(shape.head_dim));
-      largest = std::max(largest, weights[t]);
-    }
-    for (double& weight : weights) total += weight = std::exp(weight - largest);
-    out->assign(shape.head_dim, 0.0);
-    sizes->assign(shape.head_dim, 0.0);
-    for (int64_t t = 0; t <= token; ++t) {
-      for (int d = 0; d < shape.head_dim; ++d) {
-        const double product = weights[t] / total * At(t, 2, head)[d];
-        (*out)[d] += product;
-        (*sizes)[d] += std::abs(product);
-      }
-    }
-  }
-
-  Shape shape;
-  std::vector<float> qkv;
-};
-
-// A paged cache on the host: NaN wherever no token was written, blocks in random order.
-class Cache {
- public:
-  Cache(const Shape& shape, int sequences, int64_t max_tokens, uint32_t seed = 3)
-      : shape_(shape), stride_(max_tokens / kPagedKvTokens + 2), order_(sequences * stride_) {
-    values_.assign(order_.size() * 2 * kPagedKvTokens * shape.width(), NAN);
-    std::iota(order_.begin(), order_.end(), 0);
-    std::shuffle(order_.begin(), order_.end(), std::mt19937(seed));
-  }
-  void Write(const Sequence& s, int row, int64_t first, int64_t count) {
-    for (int64_t t = first; t < first + count; ++t) {
-      const int64_t block = order_[row * stride_ + t / kPagedKvTokens];
-      for (int part : {0, 1}) {
-        for (int head = 0; head < shape_.heads; ++head) {
-          const int64_t slot =
-              ((block * 2 + part) * shape_.heads + head) * kPagedKvTokens + t % kPagedKvTokens;
-          std::copy_n(s.At(t, 1 + part, head), shape_.head_dim, &values_[slot * shape_.head_dim]);
-        }
-      }
-    }
-  }
-  std::vector<uint8_t> Bytes() const { return Encode(values_, shape_.type); }
-  const std::vector<int32_t>& tables() const { return order_; }
-  int64_t stride() const { return stride_; }
-
- private:
-  Shape shape_;
-  int64_t stride_;
-  std::vector<int32_t> order_;
-  std::vector<float> values_;
-};
 
 // Bytes that no kernel should leave behind where it has something to write.
 std::vector<uint8_t> Canary(size_t size) { return std::vector<uint8_t>(size, 0xa5); }
@@ -355,6 +187,19 @@ class PagedAttentionGpuTest : public GpuTest {
     }
   }
 };
+
+// What the sanitizers run; the rings go round.
+TEST_F(PagedAttentionGpuTest, AFewSmallShapes) {
+  for (int dim : {64, 80, 128}) {
+    CheckDecode({kBf16, 1, dim}, {0, -1, 16, 600});  // in clusters
+    CheckPrefill({kBf16, 1, dim}, {{0, 65, 300, 0}, {0, 1, 17, 1}});
+  }
+  device_.multiprocessors = 1;
+  for (int dim : {64, 80, 128}) CheckDecode({kBf16, 1, dim}, {0, 600});
+  device_.hopper = false;
+  CheckDecode({kBf16, 1, 64}, {0, 40});
+  CheckPrefill({kBf16, 1, 64}, {{0, 17, 3, 0}});
+}
 
 TEST_F(PagedAttentionGpuTest, DecodeMatchesTheReferenceAtEdgeLengths) {
   const std::vector<int32_t> contexts = {0, 14, -1, 15, 16, 17, 254, 255, 256, 2046, -1, 700, 31};
