@@ -197,6 +197,15 @@ class CausalAttentionGpuTest : public HopperTest {
   }
 };
 
+// What the sanitizers run: rings that go round, blocks in a pair and one in the middle.
+TEST_F(CausalAttentionGpuTest, AFewSmallShapes) {
+  for (int64_t dim : {64, 80, 128}) {
+    CompareWithCpu({kBf16, 1, 340, 1, dim});
+    CompareWithCpu({kBf16, 1, 340, 1, dim, Documents::kLate, 0.1f});
+  }
+  CompareWithCpu({kBf16, 1, 20, 1, 24, Documents::kLate, 0.1f});
+}
+
 TEST_F(CausalAttentionGpuTest, PlainMatchesTheCpuForAnyHeadSizeAndType) {
   for (int64_t dim : {8, 24, 64, 80, 128}) {
     CompareWithCpu({kFp32, 2, 21, 3, dim});

@@ -127,6 +127,14 @@ class ElementwiseGpuTest : public HopperTest {
   }
 };
 
+// What the sanitizers run.
+TEST_F(ElementwiseGpuTest, AFewSmallShapes) {
+  CheckGelu<BFloat16>(GeluForm::kTanh, 70, 136);
+  CheckGelu<float>(GeluForm::kErf, 5, 72);
+  CheckDropout<BFloat16>(5, 72, 0.1f);
+  CheckColumnSums<float>(300, 136);
+}
+
 TEST_F(ElementwiseGpuTest, GeluAndItsSlopeMatchTheCpu) {
   for (const GeluForm form : {GeluForm::kTanh, GeluForm::kErf}) {
     for (const auto& [rows, width] : {std::pair{1, 8}, {5, 72}, {700, 136}, {1, 3072}}) {

@@ -120,6 +120,12 @@ TEST_F(EmbedGpuTest, FetchesAPlanFromPinnedMemory) {
   EXPECT_EQ(fetched[kBytes], std::byte{0});  // and nothing behind it
 }
 
+// What the sanitizers run.
+TEST_F(EmbedGpuTest, AFewSmallShapes) {
+  Check<float>(7, true);
+  Check<BFloat16>(768, true);
+}
+
 TEST_F(EmbedGpuTest, AddsTokenAndPositionRows) {
   for (int64_t width : {1, 7, 8, 12, 768, 2560, 7170}) {
     for (bool with_positions : {true, false}) {

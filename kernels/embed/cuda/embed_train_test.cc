@@ -107,6 +107,13 @@ class EmbedTrainGpuTest : public HopperTest {
   std::vector<int32_t> ids_, positions_;
 };
 
+// What the sanitizers run.
+TEST_F(EmbedTrainGpuTest, AFewSmallShapes) {
+  CompareForward<BFloat16>(72, true);
+  CompareBackward<BFloat16>(72, ids_, kVocabulary, kBegin, kSize);
+  CompareBackward<float>(8, std::vector<int32_t>(513, 2), 3, 0, 3);
+}
+
 TEST_F(EmbedTrainGpuTest, ForwardMatchesTheCpu) {
   for (const int64_t width : {8, 64, 264, 768}) {
     for (const bool with_positions : {false, true}) {

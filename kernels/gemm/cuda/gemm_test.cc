@@ -108,12 +108,30 @@ TEST(CublasLtBucketTest, CoversEveryRowCountClosely) {
 
 class SkinnyGpuTest : public HopperGemmTest {
  protected:
+  void CheckPlan(const Problem& problem, LinearEpilogue epilogue, int rows, int split) {
+    Check(problem, epilogue, true, [&](const GemmParams& p) -> absl::Status {
+      ASSIGN_OR_RETURN(SkinnyPlan plan, PlanSkinny(p.m, p.n, p.k, device_.multiprocessors));
+      plan.rows = rows;
+      plan.split = split;
+      plan.stages = rows <= 64 ? 8 : 6;  // goes round
+      return SkinnyGemm(p, plan, stream_.get());
+    });
+  }
+
   absl::Status Skinny(const GemmParams& params) {
     ASSIGN_OR_RETURN(const SkinnyPlan plan,
                      PlanSkinny(params.m, params.n, params.k, device_.multiprocessors));
     return SkinnyGemm(params, plan, stream_.get());
   }
 };
+
+// What the sanitizers run.
+TEST_F(SkinnyGpuTest, AFewSmallShapes) {
+  for (int rows : {64, 128}) {
+    CheckPlan(Problem(6, 72, 776, ComputeType::kBFloat16), LinearEpilogue::kGeluTanh, rows, 1);
+    CheckPlan(Problem(20, 130, 1288, ComputeType::kBFloat16), LinearEpilogue::kResidual, rows, 2);
+  }
+}
 
 TEST_F(SkinnyGpuTest, DoesEveryEpilogue) {
   const Problem problem(20, 200, 264, ComputeType::kBFloat16);
@@ -136,15 +154,8 @@ TEST_F(SkinnyGpuTest, DoesEdgeShapes) {
   for (int rows : {8, 56, 64, 80, 128}) {
     for (int split : {1, 2, 3, 8}) {
       for (int64_t m : {6, 12, 24, 48, 96}) {
-        Check(Problem(m, 200, 1000, ComputeType::kBFloat16), LinearEpilogue::kNone, true,
-              [&](const GemmParams& p) -> absl::Status {
-                ASSIGN_OR_RETURN(SkinnyPlan plan,
-                                 PlanSkinny(p.m, p.n, p.k, device_.multiprocessors));
-                plan.rows = rows;
-                plan.split = split;
-                plan.stages = rows <= 64 ? 8 : 6;  // goes round
-                return SkinnyGemm(p, plan, stream_.get());
-              });
+        CheckPlan(Problem(m, 200, 1000, ComputeType::kBFloat16), LinearEpilogue::kNone, rows,
+                  split);
       }
     }
   }

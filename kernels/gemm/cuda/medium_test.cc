@@ -60,6 +60,17 @@ TEST(MediumPlanTest, RefusesWhatTheKernelDoesNotDo) {
 
 using MediumGpuTest = HopperGemmTest;
 
+// What the sanitizers run; the ring goes round.
+TEST_F(MediumGpuTest, AFewSmallShapes) {
+  for (int split : {1, 2}) {
+    const MediumPlan plan = {.columns = 64, .split = split, .stages = 4};
+    for (LinearEpilogue epilogue : {LinearEpilogue::kGeluTanh, LinearEpilogue::kResidual}) {
+      Check(Problem(67, 72, 776, ComputeType::kBFloat16), epilogue, true,
+            [&](const GemmParams& p) { return MediumGemm(p, plan, stream_.get()); });
+    }
+  }
+}
+
 TEST_F(MediumGpuTest, DoesEveryEpilogue) {
   for (int split : {1, 2}) {
     const MediumPlan plan = {.columns = 80, .split = split, .stages = 6};

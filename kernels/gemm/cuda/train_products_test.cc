@@ -111,6 +111,12 @@ class TrainProductsTest : public GpuTest {
   std::unique_ptr<CudaTrainProducts> products_;
 };
 
+// What the sanitizers run.
+TEST_F(TrainProductsTest, AFewSmallShapes) {
+  CompareWithCpu<float>(21, 72, 264);
+  CompareWithCpu<BFloat16>(21, 72, 264);
+}
+
 TEST_F(TrainProductsTest, MatchTheCpu) {
   for (const int64_t rows : {1, 21, 128, 700}) {
     CompareWithCpu<float>(rows, 192, 64);

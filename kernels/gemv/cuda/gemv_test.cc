@@ -197,6 +197,16 @@ class GemvGpuTest : public HopperTest {
   }
 };
 
+// What the sanitizers run. The rings of two blocks go round.
+TEST_F(GemvGpuTest, AFewSmallShapes) {
+  device_.multiprocessors = 2;
+  device_.shared_memory_per_block = 48 * 1024;
+  for (int batch : {1, 2, 3, 4}) {
+    Check({131, 520, batch}, GemvInput::kLayerNorm, LinearEpilogue::kGeluTanh, true);
+    Check({131, 520, batch}, GemvInput::kBFloat16, LinearEpilogue::kResidual, true);
+  }
+}
+
 TEST_F(GemvGpuTest, EveryEpilogueAndPrologueMatchesTheReference) {
   for (GemvInput input : {GemvInput::kBFloat16, GemvInput::kLayerNorm}) {
     for (LinearEpilogue epilogue :

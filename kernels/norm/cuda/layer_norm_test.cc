@@ -101,6 +101,14 @@ class LayerNormGpuTest : public GpuTest {
   }
 };
 
+// What the sanitizers run.
+TEST_F(LayerNormGpuTest, AFewSmallShapes) {
+  for (int64_t width : {6, 768, 8200}) {
+    Check<float, BFloat16>(width, Delta::kWithBias, {1, -1, 0});
+    Check<BFloat16, float>(width, Delta::kNone, {});
+  }
+}
+
 TEST_F(LayerNormGpuTest, AllWidthsWithAndWithoutTheResidualStep) {
   for (int64_t width : {1, 4, 6, 100, 768, 1024, 2048, 2560, 5120, 7168, 8192, 8200, 20481}) {
     for (Delta delta : {Delta::kNone, Delta::kPlain, Delta::kWithBias}) {

@@ -188,6 +188,14 @@ class LayerNormTrainGpuTest : public HopperTest {
 
 // Rows of a warp and of a block, with one pack a thread and more; whole and broken warps; more rows
 // than blocks.
+// What the sanitizers run.
+TEST_F(LayerNormTrainGpuTest, AFewSmallShapes) {
+  for (const int64_t width : {24, 768, 2568}) {
+    CompareWithCpu<float>(5, width, true);
+    CompareWithCpu<BFloat16>(150, width, false);
+  }
+}
+
 TEST_F(LayerNormTrainGpuTest, MatchesTheCpu) {
   for (const int64_t width :
        {8, 24, 64, 200, 512, 520, 768, 1024, 1280, 1536, 2048, 2560, 2568, 4096, 5120, 8192}) {
