@@ -1,4 +1,6 @@
 // The whole gateway when things go well: what a client sees, and what reaches the processes behind.
+#include <prometheus/registry.h>
+
 #include "gateway/testing/gateway_fixture.h"
 
 namespace hanlin {
@@ -34,6 +36,53 @@ TEST_F(GatewayTest, StreamsAndUnaryAgree) {
   EXPECT_EQ(response.choices(1).prompt_index(), 1);
   EXPECT_EQ(response.choices(1).seed(), 7);
   EXPECT_EQ(response.choices(0).prompt_ids_size(), 5);
+}
+
+// The counters of a family and their labels' values: "OK StreamGenerate 2".
+std::vector<std::string> Counters(prometheus::Registry& registry, const std::string& name) {
+  std::vector<std::string> lines;
+  for (const prometheus::MetricFamily& family : registry.Collect()) {
+    if (family.name != name) continue;
+    for (const prometheus::ClientMetric& metric : family.metric) {
+      std::string line;
+      for (const auto& label : metric.label) line += label.value + " ";
+      lines.push_back(line + fmt::to_string(metric.counter.value));
+    }
+  }
+  return lines;
+}
+
+TEST_F(GatewayTest, WhatClientsSawIsCounted) {
+  Start(1);
+  ASSERT_TRUE(WaitForServing(true));
+  ASSERT_OK(Open(Request(4))->Finish());
+  ASSERT_OK(Open(Request(6))->Finish());
+  EXPECT_FALSE(Open(Request(-1))->Finish().ok());
+  auto cancelled = Open(Request(100000));
+  ASSERT_TRUE(cancelled->Read());
+  cancelled->context.TryCancel();
+  EXPECT_FALSE(cancelled->Finish().ok());
+  ASSERT_TRUE(workers_[0]->WaitForAborted(1));
+  v1::GenerateRequest unary;
+  unary.add_prompts()->set_text("hello");
+  v1::GenerateResponse response;
+  ASSERT_OK(Generate(unary, &response));
+
+  prometheus::Registry& registry = metrics_->registry();
+  const auto requests = [&] { return Counters(registry, "hanlin_gateway_requests_total"); };
+  const auto all =
+      ::testing::UnorderedElementsAre("OK StreamGenerate 2", "INVALID_ARGUMENT StreamGenerate 1",
+                                      "CANCELLED StreamGenerate 1", "OK Generate 1");
+  // A call is counted a moment after its client has heard of its end.
+  for (int i = 0; i < 400 && !::testing::Value(requests(), all); ++i) {
+    absl::SleepFor(absl::Milliseconds(5));
+  }
+  EXPECT_THAT(requests(), all);
+  EXPECT_THAT(Counters(registry, "hanlin_gateway_cancellations_total"),
+              ::testing::ElementsAre("1"));
+  EXPECT_THAT(Counters(registry, "hanlin_gateway_prompt_tokens_total"),
+              ::testing::ElementsAre("20"));
+  EXPECT_THAT(Counters(registry, "hanlin_gateway_retries_total"), ::testing::ElementsAre("0"));
 }
 
 TEST_F(GatewayTest, RequestIdsTravelAllTheWay) {

@@ -102,7 +102,8 @@ int FinishOutput(std::string_view name, int code) {
 
 absl::StatusOr<uint64_t> ParseSize(std::string_view flag, std::string_view text) {
   const absl::Status bad = InvalidArgument(
-      "{} is \"{}\", want a number with an optional KiB, MiB, GiB, KB, MB or GB", flag, text);
+      "{} is \"{}\", want a number with an optional KiB, MiB, GiB, TiB, KB, MB, GB or TB", flag,
+      text);
   double number = 0;
   const char* end = text.data() + text.size();
   const auto [rest, error] = std::from_chars(text.data(), end, number);

@@ -17,7 +17,8 @@ std::unique_ptr<RpcServer> Serve(const std::string& address, grpc::Service* serv
 
 }  // namespace
 
-FakeTokenizer::FakeTokenizer(const std::string& address) : server_(Serve(address, this)) {}
+FakeTokenizer::FakeTokenizer(const std::string& address, std::string fingerprint)
+    : fingerprint_(std::move(fingerprint)), server_(Serve(address, this)) {}
 
 void FakeTokenizer::Refuse(const std::string& text, grpc::Status status) {
   absl::MutexLock lock(&mutex_);
@@ -61,14 +62,14 @@ grpc::Status FakeTokenizer::GetDecoder(grpc::ServerContext*, const v1::GetDecode
   spec->set_kind(v1::DECODER_KIND_BYTES);
   for (int byte = 0; byte < 256; ++byte) spec->add_pieces(std::string(1, static_cast<char>(byte)));
   spec->set_attributes(std::string(256, '\0'));
-  response->set_fingerprint(kFakeFingerprint);
+  response->set_fingerprint(fingerprint_);
   return grpc::Status::OK;
 }
 
 grpc::Status FakeTokenizer::GetTokenizerInfo(grpc::ServerContext*,
                                              const v1::GetTokenizerInfoRequest*,
                                              v1::GetTokenizerInfoResponse* response) {
-  response->set_fingerprint(kFakeFingerprint);
+  response->set_fingerprint(fingerprint_);
   return grpc::Status::OK;
 }
 

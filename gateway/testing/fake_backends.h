@@ -28,7 +28,7 @@ inline constexpr char kFakeFingerprint[] = "f00d";
 // Id = byte of the text; the decoder turns ids back into those bytes.
 class FakeTokenizer final : public v1::TokenizerService::Service {
  public:
-  explicit FakeTokenizer(const std::string& address);
+  explicit FakeTokenizer(const std::string& address, std::string fingerprint = kFakeFingerprint);
 
   // Texts that contain `text` get `status` in answer.
   void Refuse(const std::string& text, grpc::Status status);
@@ -46,6 +46,7 @@ class FakeTokenizer final : public v1::TokenizerService::Service {
                                 const v1::GetTokenizerInfoRequest* request,
                                 v1::GetTokenizerInfoResponse* response) override;
 
+  const std::string fingerprint_;
   mutable absl::Mutex mutex_;
   std::vector<std::string> request_ids_ ABSL_GUARDED_BY(mutex_);
   std::string refused_text_ ABSL_GUARDED_BY(mutex_);
