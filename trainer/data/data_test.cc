@@ -47,7 +47,7 @@ TEST(RowsTest, BadJsonlRowsAreReportedWithTheirLine) {
                                               "txt\":\"ok\"}\n{\"src_txt\":\"cut",
                                               "x.jsonl", &bad));
   EXPECT_EQ(rows.size(), 1u);
-  EXPECT_THAT(bad, ElementsAre(HasSubstr("1: column 'src_txt' is a number"),
+  EXPECT_THAT(bad, ElementsAre(HasSubstr("1: has a number in column 'src_txt', want text"),
                                HasSubstr("2: is not a JSON object"),
                                HasSubstr("3: has no column 'src_txt'"),
                                HasSubstr("5: is not a JSON object")));
@@ -374,8 +374,12 @@ TEST_F(DataSetTest, BadRowsFailOrAreSkippedByFileAndLine) {
   ASSERT_OK_AND_ASSIGN(const SampleStore store, Load({file}, "skip"));
   EXPECT_EQ(store.size(), 1u);
   EXPECT_THAT(reports_, ElementsAre(HasSubstr("a.jsonl:2: the row is empty; left out")));
-  EXPECT_THAT(Load({directory_.Write("b.txt", "\xff\n")}),
-              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("b.txt:1:")));
+  for (const std::string& row : {std::string("{\"src_txt\":\"a\\u0000\"}"),
+                                 std::string("{\"src_txt\":\"a\",\"tgt_txt\":\"b\\u0000\"}")}) {
+    EXPECT_THAT(Load({directory_.Write("b.jsonl", row)}),
+                StatusIs(absl::StatusCode::kInvalidArgument,
+                         HasSubstr("b.jsonl:1: the row cannot be tokenized: ")));
+  }
 }
 
 TEST_F(DataSetTest, AnEmptyDataSetIsRefused) {

@@ -59,13 +59,18 @@ TokenizedRow Tokenize(const DataSetOptions& options, const Tokenizer& tokenizer,
                       const TextRow& row) {
   TokenizedRow result;
   const auto source = tokenizer.EncodePrompt(PrepareSource(options.rules, row.source));
-  result.status = source.status();
-  if (!source.ok()) return result;
+  if (!source.ok()) {
+    result.status = Annotate(source.status(), "cannot be tokenized");
+    return result;
+  }
   result.source = source->ids;
   if (row.target.has_value()) {
     const auto target = tokenizer.EncodePrompt(*row.target);
-    result.status = target.status();
-    if (target.ok()) result.target = WithoutLeader(*target);
+    if (!target.ok()) {
+      result.status = Annotate(target.status(), "cannot be tokenized");
+      return result;
+    }
+    result.target = WithoutLeader(*target);
   }
   if (result.source.empty() && result.target.empty()) {
     result.status = InvalidArgument("is empty");

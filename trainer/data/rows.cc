@@ -28,7 +28,7 @@ std::optional<std::string> JsonText(const nlohmann::json& object, const std::str
   const auto found = object.find(column);
   if (found == object.end() || found->is_null()) return std::nullopt;
   if (found->is_string()) return found->get<std::string>();
-  *problem = fmt::format("column '{}' is a {}, want text", column, found->type_name());
+  *problem = fmt::format("has a {} in column '{}', want text", found->type_name(), column);
   return std::nullopt;
 }
 
