@@ -5,12 +5,14 @@
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <thread>
+#include <tuple>
 
 #include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 #include "common/flags/environment.h"
 #include "common/flags/flags.h"
 #include "common/host/service_notifier.h"
+#include "common/net/address.h"
 #include "common/net/socket.h"
 #include "common/obs/log.h"
 #include "common/obs/metrics.h"
@@ -120,7 +122,15 @@ absl::Status CheckFlags(const Flags& flags) {
   if (flags.tp > 1 && flags.leader.empty()) {
     return InvalidArgument("--tp is {}, want --leader with it", flags.tp);
   }
+  if (flags.tp > 1) RETURN_IF_ERROR(CheckListenAddress("--leader", flags.leader));
   if (flags.threads < 0) return InvalidArgument("--threads is {}, want at least 0", flags.threads);
+  for (const auto& [name, value, least] :
+       {std::tuple{"--max-queue", int64_t{flags.max_queue}, 1},
+        {"--max-queue-tokens", flags.max_queue_tokens, 1},
+        {"--max-running", int64_t{flags.max_running}, 1},
+        {"--max-batch-tokens", int64_t{flags.max_batch_tokens}, 0}}) {
+    if (value < least) return InvalidArgument("{} is {}, want at least {}", name, value, least);
+  }
   if (flags.drain_timeout_seconds < 0) {
     return InvalidArgument("--drain-timeout is {}, want at least 0", flags.drain_timeout_seconds);
   }
