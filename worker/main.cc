@@ -131,6 +131,13 @@ absl::Status CheckFlags(const Flags& flags) {
         {"--max-batch-tokens", int64_t{flags.max_batch_tokens}, 0}}) {
     if (value < least) return InvalidArgument("{} is {}, want at least {}", name, value, least);
   }
+  const std::string& fingerprint = flags.tokenizer_fingerprint;
+  if (!fingerprint.empty() &&
+      (fingerprint.size() != 64 ||
+       fingerprint.find_first_not_of("0123456789abcdef") != fingerprint.npos)) {
+    return InvalidArgument("--tokenizer-fingerprint is \"{}\", want 64 hexadecimal digits",
+                           fingerprint);
+  }
   if (flags.drain_timeout_seconds < 0) {
     return InvalidArgument("--drain-timeout is {}, want at least 0", flags.drain_timeout_seconds);
   }

@@ -56,6 +56,7 @@ BAD = {
         (("--max-queue-tokens", "-1"), "--max-queue-tokens is -1"),
         (("--max-running", "0"), "--max-running is 0"),
         (("--max-batch-tokens", "-1"), "--max-batch-tokens is -1"),
+        (("--tokenizer-fingerprint", "f00d"), "want 64 hexadecimal digits"),
         (("--kv-memory", "lots"), "--kv-memory is \"lots\""),
         (("--kv-memory", "1"), "one block"),
         (("--kv-memory", "900TiB"), "not enough memory"),
