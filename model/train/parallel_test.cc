@@ -153,9 +153,8 @@ TEST(TrainModel, NeitherSummingDuringTheBackwardPassNorZeroChangesABit) {
   for (const int tp : {1, 2}) {
     const auto want = ThreeSteps(tp, {false, false, false});
     for (int t = 0; t < tp; ++t) EXPECT_EQ(want[t], want[tp + t]);
-    EXPECT_EQ(ThreeSteps(tp, {true, true, true}), want) << tp;
     EXPECT_EQ(ThreeSteps(tp, {true, false, true}), want) << tp;
-    EXPECT_EQ(ThreeSteps(tp, {true, false, true}, /*zero=*/false), want) << tp;
+    EXPECT_EQ(ThreeSteps(tp, {true, true, true}, /*zero=*/false), want) << tp;
   }
 }
 
