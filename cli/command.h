@@ -20,6 +20,7 @@ void AddGenerate(CLI::App& app, Runner& run);
 void AddScore(CLI::App& app, Runner& run);
 void AddTokenize(CLI::App& app, Runner& run);
 void AddDetokenize(CLI::App& app, Runner& run);
+void AddConvert(CLI::App& app, Runner& run);
 void AddInspect(CLI::App& app, Runner& run);
 void AddBench(CLI::App& app, Runner& run);
 void AddTrain(CLI::App& app, Runner& run);

@@ -23,6 +23,7 @@ int main(int argc, char** argv) {
   hanlin::cli::AddTokenize(app, run);
   hanlin::cli::AddDetokenize(app, run);
   hanlin::cli::AddInspect(app, run);
+  hanlin::cli::AddConvert(app, run);
   hanlin::cli::AddBench(app, run);
   hanlin::cli::AddTrain(app, run);
   hanlin::cli::AddLaunch(app, run);

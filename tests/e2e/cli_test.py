@@ -19,13 +19,14 @@ class CommandLineTest(Case):
     def test_help_teaches_and_version_is_printed(self):
         code, stdout, _ = run_cli("--help")
         self.assertEqual(code, 0)
-        commands = ("serve", "generate", "score", "tokenize", "detokenize", "inspect", "bench")
+        commands = ("serve", "generate", "score", "tokenize", "detokenize", "inspect", "convert", "bench", "train",
+                    "launch")
         for command in commands:
             self.assertIn(command, stdout)
             code, text, _ = run_cli(command, "--help")
             self.assertEqual(code, 0)
             self.assertIn("--help", text)
-        for command in ("serve", "generate", "score", "tokenize", "inspect"):
+        for command in ("serve", "generate", "score", "tokenize", "inspect", "convert", "train", "launch"):
             self.assertIn("Example", run_cli(command, "--help")[1])
         for command in ("decode", "prefill", "tokenize", "load", "serve", "start"):
             self.assertIn("--json", run_cli("bench", command, "--help")[1])
@@ -47,6 +48,8 @@ class CommandLineTest(Case):
                           ("tokenize", "--text", "\udcff"), ("bench", "tokenize", "--input", "/dev/null"),
                           ("score", "--ids", ",".join(["5"] * 513)),
                           ("detokenize",), ("detokenize", "--ids", "a"), ("tokenize", "--model", "/no/such"),
+                          ("convert", "--from", "/no/such", "--to", "/tmp/hanlin-never"),
+                          ("convert", "--from", DEFAULT_MODEL, "--to", "/"),
                           ("inspect", "--model", "/no/such"), ("inspect", "--preset", "giant"),
                           ("serve", "--random-weights", "--model", "175B", "--groups", "64"), ("serve", "--groups", "0"),
                           ("bench",), ("bench", "decode", "--preset", "giant"),
@@ -180,6 +183,15 @@ class CommandLineTest(Case):
         self.assertEqual(code, 0)
         self.assertIn("8192", text)
         self.assertEqual(run_cli("inspect", "--preset", "2.7B")[0], 0)
+
+    def test_a_converted_model_says_the_same(self):
+        with tempfile.TemporaryDirectory() as folder:
+            to = pathlib.Path(folder) / "copy"
+            result, = self.json_of("convert", "--from", DEFAULT_MODEL, "--to", to)
+            self.assertEqual(result["dtype"], "fp32")
+            self.assertEqual(result["parameters"], self.json_of("inspect")[0]["config"]["num_parameters"])
+            score = ("score", "--text", "床前明月光，疑是地上霜。")
+            self.assertEqual(self.json_of(*score, "--model", to), self.json_of(*score))
 
     def test_bench_reports_shares(self):
         decode, = self.json_of("bench", "decode", "--model", DEFAULT_MODEL, "--seconds", "0.2", "--context", "32")
