@@ -3,13 +3,13 @@
 // tensor-parallel group asks for its slice, and only those bytes of the mapped files are touched.
 //
 // Canonical form of a tensor, [rows, cols], row-major; a vector is [rows, 1]:
-//   WordEmbedding      [vocab, hidden]        a rank has vocab / tp rows
-//   PositionEmbedding  [max_positions, hidden]                                    every rank has
-//   all of it QkvWeight          [3 * hidden, hidden]   a rank has rows [3][heads / tp][head_dim]:
-//   its Q, then K, then V heads QkvBias            [3 * hidden]           likewise AttnOutWeight
-//   [hidden, hidden]       a rank has columns [heads / tp][head_dim] MlpUpWeight, Bias  [ffn,
-//   hidden], [ffn]   a rank has ffn / tp rows MlpDownWeight      [hidden, ffn]          a rank has
-//   ffn / tp columns LayerNorms, AttnOutBias, MlpDownBias      [hidden] every rank has all of it
+//   WordEmbedding [vocab, hidden]: a rank has vocab / tp rows
+//   PositionEmbedding [max_positions, hidden]: every rank has all of it
+//   QkvWeight [3 * hidden, hidden], QkvBias [3 * hidden]: rows [3][heads / tp][head_dim]
+//   AttnOutWeight [hidden, hidden]: columns [heads / tp][head_dim]
+//   MlpUpWeight [ffn, hidden], MlpUpBias [ffn]: ffn / tp rows
+//   MlpDownWeight [hidden, ffn]: ffn / tp columns
+//   LayerNorms, AttnOutBias, MlpDownBias [hidden]: every rank has all of it
 // A linear layer is y = W x + b with W [out, in]. Row-split and column-split biases follow
 // Megatron: AttnOutBias and MlpDownBias are added once, after the all-reduce.
 #ifndef HANLIN_MODEL_CHECKPOINT_CHECKPOINT_H_

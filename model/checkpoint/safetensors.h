@@ -1,10 +1,10 @@
 // Reader of safetensors files. Layout:
-//   8 bytes            n, little-endian
-//   n bytes            JSON object: name → {"dtype": "F32", "shape": […], "data_offsets": [begin,
-//   end]};
-//                      "__metadata__" is a map of strings and is skipped
-//   the rest           data; offsets count from here, tensors are contiguous and row-major,
-//   little-endian
+//   8 bytes    n, little-endian
+//   n bytes    JSON object:
+//              name → {"dtype": "F32", "shape": […], "data_offsets": [begin, end]};
+//              "__metadata__" is a map of strings and is skipped
+//   the rest   data, little-endian; offsets count from here, tensors are contiguous and
+//              row-major
 // The file is a stranger's: every number is checked before use, tensors may not overlap, and
 // nothing is allocated in proportion to a number that the file merely claims.
 #ifndef HANLIN_MODEL_CHECKPOINT_SAFETENSORS_H_

@@ -1,7 +1,7 @@
 // Reader of files written by torch.save, in both of its formats:
 //   zip (since 1.6)   NAME/data.pkl (the pickle), NAME/data/KEY (one stored entry per storage),
-//   NAME/byteorder legacy            five parts one after another: pickle of a magic number, of the
-//   protocol version 1001, of
+//                     NAME/byteorder
+//   legacy            five parts: pickles of a magic number, of the protocol version 1001, of
 //                     {little_endian, type_sizes}, of the object, of the list of storage keys; then
 //                     per key, in that order, an int64 count of elements and the elements
 // Tensors are found where checkpoints keep them: in a flat dict of name → tensor, or in such a dict

@@ -3,17 +3,17 @@
 // table kinds with a few flags; a decoder that does not fit cannot be streamed and is refused by
 // name when it is loaded.
 //
-//   source                          kind     tables and flags
-//   byte-level BPE                  kBytes   pieces are raw bytes (the byte alphabet already
-//   undone) ByteFallback, Fuse              kText    <0xNN> ids carry kByte, their piece is that
-//   one byte Metaspace                       kText    "▁" already a space; start_pieces without it,
-//   kFirstPiece sentencepiece                   kText    the same; kUntilText when extra white
-//   space is removed Replace ▁, ByteFallback, Fuse,  kText    strip_left
-//     Strip(" ", 1, 0)
-//   WordPiece                       kText    " word" and "tail" (of ##tail); start_pieces without
-//   the space no decoder at all               kText    tokens joined by a space: " token";
-//   start_pieces without it BPEDecoder (</w>)               kSuffix  pieces as in the vocabulary,
-//   suffix BertTokenizer                   kText    as WordPiece; clean_up_spaces, join_chinese
+//   source                     kind     tables and flags
+//   byte-level BPE             kBytes   pieces are raw bytes (the byte alphabet already undone)
+//   ByteFallback, Fuse         kText    <0xNN> ids carry kByte, their piece is that one byte
+//   Metaspace                  kText    "▁" already a space; start_pieces without it, kFirstPiece
+//   sentencepiece              kText    the same; kUntilText when extra white space is removed
+//   Replace ▁, ByteFallback,   kText    strip_left
+//     Fuse, Strip(" ", 1, 0)
+//   WordPiece                  kText    " word", "tail" (of ##tail); start_pieces without the space
+//   no decoder at all          kText    tokens joined by a space: " token"; start_pieces likewise
+//   BPEDecoder (</w>)          kSuffix  pieces as in the vocabulary, suffix
+//   BertTokenizer              kText    as WordPiece; clean_up_spaces, join_chinese
 //
 // A plain value; immutable (shared as shared_ptr<const DecoderSpec>) once filled.
 #ifndef HANLIN_TOKENIZER_SVC_CORE_DECODER_SPEC_H_

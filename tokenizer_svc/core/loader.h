@@ -1,8 +1,8 @@
 // The tokenizer of a model folder. Which files count, first rule that fits:
-//   tokenizer_class in tokenizer_config.json   JiebaBPETokenizer → jieba + tokenizer.json,
-//   BertTokenizer(Fast) →
-//                                              vocab.txt, else the classes of tokenizer.json and
-//                                              tokenizer.model
+//   tokenizer_class in tokenizer_config.json          JiebaBPETokenizer → jieba + tokenizer.json,
+//                                                     BertTokenizer(Fast) → vocab.txt,
+//                                                     else the classes of tokenizer.json and
+//                                                     tokenizer.model
 //   ModelScope A (`megatron` in configuration.json)   jieba + tokenizer.json
 //   tokenizer.json | vocab.txt (WordPiece) | tokenizer.model (sentencepiece)
 // Anything else is refused by name. A folder may have a tokenizer and no weights. ModelScope B

@@ -2,8 +2,7 @@
 // strangers': a row that cannot be used is reported with file and line, never a crash.
 //   JSONL  one object a line; the columns are its keys, the values text
 //   CSV    RFC 4180 (quotes, "" inside them, line ends inside them) with a header line; a byte
-//   order
-//          mark is skipped
+//          order mark is skipped
 //   text   every line that is not empty is a source
 // Thread-safe: no state.
 #ifndef HANLIN_TRAINER_DATA_ROWS_H_

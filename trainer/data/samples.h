@@ -3,9 +3,9 @@
 //   stream  source ids (+ target ids) + <sep>, cut on the right to `sequence_length` S
 //   tokens  stream[0, n-1), labels stream[1, n), n = the stream's length after the cut; upstream
 //           pads both with 0 to S - 1
-//   counted labels   continuation: t < min(source, S);  with a target: source - 1 <= t < inputs -
-//   1,
-//           inputs = min(source + target + 1, S); nothing when the source fills everything
+//   counted labels   continuation: t < min(source, S);
+//                    with a target: source - 1 <= t < inputs - 1, where
+//                    inputs = min(source + target + 1, S); nothing when the source fills everything
 //
 // The store keeps all ids in one array. Thread-safe once built.
 #ifndef HANLIN_TRAINER_DATA_SAMPLES_H_

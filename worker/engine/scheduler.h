@@ -1,16 +1,13 @@
 // Decides what runs in the next step: continuous batching over paged KV blocks.
 //
 //   1. Sequences that decode take one token each; then prompts take chunks of what is left of the
-//   token budget, first
-//      come first served, so a long prompt never holds up the others' tokens.
+//      token budget, first come first served, so a long prompt never holds up the others' tokens.
 //   2. Waiting sequences are admitted in the order of arrival while their ids, beside what the
-//   running ones still need
-//      for theirs, fit the blocks that are left. Nothing is reserved for tokens that are not there
-//      yet.
+//      running ones still need for theirs, fit the blocks that are left. Nothing is reserved for
+//      tokens that are not there yet.
 //   3. A sequence that needs a block when none is left takes those of the one that came last
-//   (preemption): its blocks
-//      go back, it waits again and is recomputed later, often from the prefix cache. The one that
-//      came first is never preempted, so there is always progress.
+//      (preemption): its blocks go back, it waits again and is recomputed later, often from the
+//      prefix cache. The one that came first is never preempted, so there is always progress.
 //
 // Pure bookkeeping: no clock, no thread. Not thread-safe.
 #ifndef HANLIN_WORKER_ENGINE_SCHEDULER_H_

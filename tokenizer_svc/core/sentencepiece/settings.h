@@ -6,8 +6,8 @@
 //   ModelProto       2 TrainerSpec  3 NormalizerSpec  5 NormalizerSpec (denormalizer)
 //   TrainerSpec      24 treat_whitespace_as_suffix  44 unk_surface
 //   NormalizerSpec   2 precompiled_charsmap  3 add_dummy_prefix  4 remove_extra_whitespaces
-//   charsmap         uint32 trie_bytes, trie units of uint32 (darts-clone), replacement strings,
-//   each NUL-ended
+//   charsmap         uint32 trie_bytes, trie units of uint32 (darts-clone), then the replacement
+//                    strings, each NUL-ended
 //
 // Thread-safe: no state.
 #ifndef HANLIN_TOKENIZER_SVC_CORE_SENTENCEPIECE_SETTINGS_H_
