@@ -3,10 +3,10 @@
 //
 //   key      = (low 32 bits of seed, high 32 bits of seed)
 //   counter  = (id / 64 * 16 + id % 16, low 32 bits of position, high 32 bits of position, choice)
-//   r        = word id / 16 % 4 of Philox4x32-10(counter, key)                  (Salmon et al.,
-//   SC11) v        = min(fma(float(r), 2^-32, 2^-33), 1 - 2^-24)                      uniform in
-//   (0, 1), fine near 0 y        = 1 - v;  e = -(Log(y) + ((1 - y) - v) / y) = -log(1 - v),
-//   exponentially distributed Gumbel   = -Log(e)
+//   r        = word id / 16 % 4 of Philox4x32-10(counter, key), Salmon et al., SC11
+//   v        = min(fma(float(r), 2^-32, 2^-33), 1 - 2^-24): uniform in (0, 1), fine near 0
+//   y        = 1 - v;  e = -(Log(y) + ((1 - y) - v) / y) = -log(1 - v), exponentially distributed
+//   Gumbel   = -Log(e)
 //
 // So 16 counters give the 64 words of 64 consecutive ids, 16 ids to a word. All steps are IEEE
 // fp32, rounded to nearest even, float(r) included; Log is LogPositive of kernels/base/simd_math.h,

@@ -3,9 +3,9 @@
 //
 // Rows are grouped in panels of 16; a panel is contiguous and walks k, so a vector register holds
 // one k of 16 outputs:
-//   kFloat32:   float    [panels][k][16]            element (row, col) at ((row / 16) * k + col) *
-//   16 + row % 16 kBFloat16:  BFloat16 [panels][ceil(k/2)][16][2] pairs of k side by side, as
-//   vdpbf16ps reads them
+//   kFloat32:   float    [panels][k][16]              (row, col) at (row / 16 * k + col) * 16 +
+//                                                     row % 16
+//   kBFloat16:  BFloat16 [panels][ceil(k / 2)][16][2] pairs of k side by side, as vdpbf16ps reads
 // Rows beyond n and, for odd k in bf16, the column beyond k are zero.
 // A PackedMatrix is a view of memory that someone else owns (Arena): copy it freely.
 #ifndef HANLIN_KERNELS_GEMM_CPU_PACKED_MATRIX_H_
