@@ -3,6 +3,7 @@
 #include <functional>
 #include <memory>
 
+#include "cli/bench/allreduce_bench.h"
 #include "cli/bench/forward_bench.h"
 #include "cli/bench/serve_bench.h"
 #include "cli/bench/service_bench.h"
@@ -264,6 +265,22 @@ void AddTrainBench(CLI::App& bench, Runner& run) {
   SetRun(command, run, options, BenchTrain);
 }
 
+void AddAllReduce(CLI::App& bench, Runner& run) {
+  auto options = std::make_shared<AllReduceBenchOptions>();
+  CLI::App* command = bench.add_subcommand(
+      "allreduce", "Sums and gatherings of ranks on this host over shared memory");
+  command->add_option("--ranks", options->ranks, "Ranks")
+      ->check(CLI::Range(2, 64))
+      ->capture_default_str();
+  command->add_option("--size", options->size, "Bytes of each rank's array, e.g. 4MiB")
+      ->capture_default_str();
+  command->add_option("--seconds", options->seconds, "Time to measure each operation for")
+      ->check(PositiveNumber)
+      ->capture_default_str();
+  command->footer("Example:\n  hanlin bench allreduce --ranks 4 --size 64MiB --json");
+  SetRun(command, run, options, BenchAllReduce);
+}
+
 void AddStart(CLI::App& bench, Runner& run) {
   auto options = std::make_shared<StartBenchOptions>();
   CLI::App* command =
@@ -282,13 +299,15 @@ void AddStart(CLI::App& bench, Runner& run) {
 
 void AddBench(CLI::App& app, Runner& run) {
   CLI::App* bench = app.add_subcommand(
-      "bench", "Measure decode, prefill, training, tokenizing, load, the service and start");
+      "bench",
+      "Measure decode, prefill, training, collectives, tokenizing, load, the service and start");
   bench->require_subcommand(1);
   AddForward(*bench, run, "decode",
              "One token a sequence: bytes a second beside the rate of reading", BenchDecode);
   AddForward(*bench, run, "prefill", "Whole prompts: operations a second beside the peak",
              BenchPrefill);
   AddTrainBench(*bench, run);
+  AddAllReduce(*bench, run);
   AddTokenizeBench(*bench, run);
   AddLoad(*bench, run);
   AddServeBench(*bench, run);

@@ -2,6 +2,7 @@
 // right.
 #include <algorithm>
 
+#include "cli/bench/allreduce_bench.h"
 #include "cli/bench/forward_bench.h"
 #include "cli/bench/roofline.h"
 #include "cli/bench/serve_bench.h"
@@ -71,6 +72,31 @@ TEST(TrainBenchTest, ReportsTheRateAndItsShare) {
   options.context = 1 << 20;
   EXPECT_THAT(BenchTrain(options),
               StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("--context is")));
+}
+
+TEST(AllReduceBenchTest, ReportsEveryOperationAndWhatItTakesIn) {
+  for (const int ranks : {2, 3}) {
+    ASSERT_OK_AND_ASSIGN(const Json json,
+                         BenchAllReduce({.ranks = ranks, .size = "40kB", .seconds = 0.02}));
+    EXPECT_EQ(json["bytes"], 40000);
+    EXPECT_GT(json["read_gb_per_second"].get<double>(), 0);
+    for (const char* name : {"all_reduce", "reduce_scatter", "all_gather"}) {
+      const Json& part = json[name];
+      const double rate = part["gb_per_second"].get<double>();
+      EXPECT_NEAR(rate, 40000 / part["us"].get<double>() * 1e-3, 1e-6 * rate);
+      const double least = (name == std::string("all_reduce") ? 2.0 : 1.0) * (ranks - 1) / ranks;
+      EXPECT_NEAR(part["bus_gb_per_second"].get<double>(), rate * least, 1e-6 * rate);
+    }
+  }
+  for (const auto& [options, message] :
+       std::initializer_list<std::pair<AllReduceBenchOptions, const char*>>{
+           {{.ranks = 1}, "--ranks is 1"},
+           {{.size = "lots"}, "--size is \"lots\""},
+           {{.size = "6"}, "want a multiple of 4 bytes"},
+           {{.size = "0"}, "want a multiple of 4 bytes"}}) {
+    EXPECT_THAT(BenchAllReduce(options),
+                StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr(message)));
+  }
 }
 
 TEST(BenchOptionsTest, WhatDoesNotFitIsRefused) {

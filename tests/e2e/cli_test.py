@@ -28,7 +28,7 @@ class CommandLineTest(Case):
             self.assertIn("--help", text)
         for command in ("serve", "generate", "score", "tokenize", "inspect", "convert", "train", "launch"):
             self.assertIn("Example", run_cli(command, "--help")[1])
-        for command in ("decode", "prefill", "tokenize", "load", "serve", "start"):
+        for command in ("decode", "prefill", "train", "allreduce", "tokenize", "load", "serve", "start"):
             self.assertIn("--json", run_cli("bench", command, "--help")[1])
         code, stdout, _ = run_cli("--version")
         self.assertEqual(code, 0)
