@@ -15,6 +15,7 @@
 #include "common/cuda/buffer.h"
 #include "common/cuda/device.h"
 #include "common/cuda/stream.h"
+#include "kernels/base/cuda/benchmark_main.h"
 #include "kernels/base/cuda/read_rate.h"
 #include "kernels/elementwise/cuda/elementwise.h"
 #include "kernels/embed/cuda/embed_train.h"
@@ -239,7 +240,5 @@ class Bench {
 }  // namespace hanlin
 
 int main(int argc, char** argv) {
-  const absl::Status status = hanlin::Bench::Run(argc > 1 ? std::strtof(argv[1], nullptr) : 0.0f);
-  if (!status.ok()) fmt::print(stderr, "{}\n", hanlin::Message(status));
-  return status.ok() ? 0 : 1;
+  return hanlin::ExitCode(hanlin::Bench::Run(argc > 1 ? std::strtof(argv[1], nullptr) : 0.0f));
 }

@@ -11,6 +11,7 @@
 
 #include "common/cuda/buffer.h"
 #include "common/cuda/device.h"
+#include "kernels/base/cuda/benchmark_main.h"
 #include "kernels/base/cuda/read_rate.h"
 #include "kernels/gemm/cuda/cublas_lt.h"
 #include "kernels/gemm/cuda/linear.h"
@@ -184,8 +185,5 @@ class Bench {
 }  // namespace hanlin
 
 int main(int argc, char** argv) {
-  const absl::Status status =
-      hanlin::Bench::Run(std::vector<std::string_view>(argv + 1, argv + argc));
-  if (!status.ok()) fmt::print(stderr, "{}\n", hanlin::Message(status));
-  return status.ok() ? 0 : 1;
+  return hanlin::ExitCode(hanlin::Bench::Run(std::vector<std::string_view>(argv + 1, argv + argc)));
 }

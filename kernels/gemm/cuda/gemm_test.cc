@@ -176,38 +176,8 @@ TEST_F(SkinnyGpuTest, RowsDoNotDependOnTheBatch) {
 }
 
 TEST_F(SkinnyGpuTest, LaunchesInAChainWaitForTheirInputs) {
-  // h = x W^T, then y += h V^T, over and over with the same buffers.
-  const int64_t m = 24, width = 1024;
-  const Problem p(m, width, width, ComputeType::kBFloat16);
-  std::vector<float> small = p.weight;
-  for (float& value : small) value /= 32;
-  const auto weight = OnDevice(Rounded(small));
-  const auto x = OnDevice(Rounded(p.x));
-  const auto h = OnDevice(std::vector<BFloat16>(m * width));
-  const auto y = OnDevice(std::vector<float>(m * width));
-  const auto twice = [&]() -> absl::Status {
-    RETURN_IF_ERROR(Skinny(
-        {.m = m, .n = width, .k = width, .weight = weight.data(), .x = x.data(), .y = h.data()}));
-    return Skinny({.m = m,
-                   .n = width,
-                   .k = width,
-                   .weight = weight.data(),
-                   .x = h.data(),
-                   .epilogue = LinearEpilogue::kResidual,
-                   .y = y.data()});
-  };
-  ASSERT_TRUE(twice().ok());
-  const std::vector<float> once = FromDevice(y);
-  const auto graph = CudaGraph::Capture(stream_, [&]() -> absl::Status {
-    for (int i = 0; i < 31; ++i) RETURN_IF_ERROR(twice());
-    return absl::OkStatus();
-  });
-  ASSERT_TRUE(graph.ok()) << graph.status();
-  ASSERT_TRUE(graph->Launch(stream_).ok());
-  const std::vector<float> result = FromDevice(y);
-  for (size_t i = 0; i < result.size(); ++i) {
-    ASSERT_NEAR(result[i], 32 * once[i], 1e-4 * (1 + std::abs(result[i]))) << i;
-  }
+  const auto skinny = [&](const GemmParams& p) { return Skinny(p); };
+  CheckChain(24, skinny, skinny);
 }
 
 TEST_F(GemmGpuTest, CublasLtDoesEveryEpilogueAndType) {

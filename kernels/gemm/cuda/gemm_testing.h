@@ -126,6 +126,42 @@ class GemmGpuTest : public GpuTest {
     EXPECT_EQ(wrong, 0) << "outputs out of tolerance";
   }
 
+  // h = x W^T, then y += h W^T, over and over in a graph with the same buffers: a launch that ran
+  // ahead of its inputs would lose a term.
+  template <typename First, typename Second>
+  void CheckChain(int64_t m, const First& first, const Second& second) {
+    constexpr int64_t kWidth = 1024;
+    const Problem p(m, kWidth, kWidth, ComputeType::kBFloat16);
+    std::vector<float> small = p.weight;
+    for (float& value : small) value /= 32;
+    const auto weight = OnDevice(Rounded(small));
+    const auto x = OnDevice(Rounded(p.x));
+    const auto h = OnDevice(std::vector<BFloat16>(m * kWidth));
+    const auto y = OnDevice(std::vector<float>(m * kWidth));
+    const GemmParams to_h = {
+        .m = m, .n = kWidth, .k = kWidth, .weight = weight.data(), .x = x.data(), .y = h.data()};
+    GemmParams to_y = to_h;
+    to_y.x = h.data();
+    to_y.epilogue = LinearEpilogue::kResidual;
+    to_y.y = y.data();
+    const auto twice = [&]() -> absl::Status {
+      RETURN_IF_ERROR(first(to_h));
+      return second(to_y);
+    };
+    ASSERT_TRUE(twice().ok());
+    const std::vector<float> once = FromDevice(y);
+    const auto graph = CudaGraph::Capture(stream_, [&]() -> absl::Status {
+      for (int i = 0; i < 31; ++i) RETURN_IF_ERROR(twice());
+      return absl::OkStatus();
+    });
+    ASSERT_TRUE(graph.ok()) << graph.status();
+    ASSERT_TRUE(graph->Launch(stream_).ok());
+    const std::vector<float> result = FromDevice(y);
+    for (size_t i = 0; i < result.size(); ++i) {
+      ASSERT_NEAR(result[i], 32 * once[i], 1e-4 * (1 + std::abs(result[i]))) << i;
+    }
+  }
+
   std::unique_ptr<CublasLt> cublas_lt_;
 };
 

@@ -110,38 +110,11 @@ TEST_F(MediumGpuTest, DoesEveryWidthOfTile) {
 }
 
 TEST_F(MediumGpuTest, LaunchesInAChainWaitForTheirInputs) {
-  // h = x W^T, then y += h V^T, over and over with the same buffers.
-  const int64_t m = 72, width = 1024;
-  const Problem p(m, width, width, ComputeType::kBFloat16);
-  std::vector<float> small = p.weight;
-  for (float& value : small) value /= 32;
-  const auto weight = OnDevice(Rounded(small));
-  const auto x = OnDevice(Rounded(p.x));
-  const auto h = OnDevice(std::vector<BFloat16>(m * width));
-  const auto y = OnDevice(std::vector<float>(m * width));
   const MediumPlan whole = {.columns = 32, .split = 1, .stages = MediumStages(32)};
   const MediumPlan divided = {.columns = 64, .split = 4, .stages = MediumStages(64)};
-  const auto twice = [&]() -> absl::Status {
-    GemmParams params = {
-        .m = m, .n = width, .k = width, .weight = weight.data(), .x = x.data(), .y = h.data()};
-    RETURN_IF_ERROR(MediumGemm(params, whole, stream_.get()));
-    params.x = h.data();
-    params.epilogue = LinearEpilogue::kResidual;
-    params.y = y.data();
-    return MediumGemm(params, divided, stream_.get());
-  };
-  ASSERT_TRUE(twice().ok());
-  const std::vector<float> once = FromDevice(y);
-  const auto graph = CudaGraph::Capture(stream_, [&]() -> absl::Status {
-    for (int i = 0; i < 31; ++i) RETURN_IF_ERROR(twice());
-    return absl::OkStatus();
-  });
-  ASSERT_TRUE(graph.ok()) << graph.status();
-  ASSERT_TRUE(graph->Launch(stream_).ok());
-  const std::vector<float> result = FromDevice(y);
-  for (size_t i = 0; i < result.size(); ++i) {
-    ASSERT_NEAR(result[i], 32 * once[i], 1e-4 * (1 + std::abs(result[i]))) << i;
-  }
+  CheckChain(
+      72, [&](const GemmParams& p) { return MediumGemm(p, whole, stream_.get()); },
+      [&](const GemmParams& p) { return MediumGemm(p, divided, stream_.get()); });
 }
 
 TEST_F(MediumGpuTest, RowsDoNotDependOnTheBatch) {

@@ -8,6 +8,7 @@
 #include "common/cuda/buffer.h"
 #include "common/cuda/device.h"
 #include "common/cuda/stream.h"
+#include "kernels/base/cuda/benchmark_main.h"
 #include "kernels/norm/cuda/layer_norm.h"
 
 namespace hanlin {
@@ -58,8 +59,4 @@ absl::Status Main() {
 }  // namespace
 }  // namespace hanlin
 
-int main() {
-  const absl::Status status = hanlin::Main();
-  if (!status.ok()) fmt::print(stderr, "{}\n", hanlin::Message(status));
-  return status.ok() ? 0 : 1;
-}
+int main() { return hanlin::ExitCode(hanlin::Main()); }
