@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Everything that needs a GPU, on a machine that has one and need not be able to build: the tests labelled gpu, some of
-# them under compute-sanitizer, and the measurements, as a table.
+# Everything that needs a GPU, on a machine that has one and need not be able to build: the tests labelled gpu, the kernels'
+# small ones under compute-sanitizer too, and the measurements, as a table.
 #
 # usage: tools/gpu_check.sh [FOLDER]    FOLDER holds a build's bin, test, benchmark, share and goldens [build]
 # Environment: MODELS ("base 1.3B 2.7B 13B"), SECONDS_EACH (2), SERVE_SECONDS (60), SERVE_REQUESTS (2000), SKIP (of
@@ -44,14 +44,25 @@ if [[ $skip != *" tests "* ]]; then
 fi
 
 if [[ $skip != *" sanitizer "* ]] && command -v compute-sanitizer >/dev/null; then
-  for tool in memcheck racecheck; do
-    for filter in model_forward_cuda_test:'*' kernels_norm_cuda_test:'*' kernels_embed_cuda_test:'*'; do
-      test=$build/test/${filter%%:*}
-      [[ -x $test ]] || continue
-      run_test "$tool ${filter%%:*}" compute-sanitizer --tool "$tool" --error-exitcode 9 "$test" \
-        --gtest_filter="${filter#*:}"
+  # sanitize TOOL TEST: the tests of small shapes, or all where none is called so.
+  sanitize() {
+    local name="$1 $(basename "$2")" filter='*' log
+    "$2" --gtest_list_tests | grep -q AFewSmallShapes && filter='*AFewSmallShapes*'
+    if log=$(timeout 300 compute-sanitizer --tool "$1" --show-backtrace no --error-exitcode 9 "$2" \
+      --gtest_filter="$filter" 2>&1); then
+      row "$name" "$(grep -c '^\[       OK' <<<"$log") passed, $(sed -n 's/^=* [A-Z]* SUMMARY: //p' <<<"$log")"
+    else
+      row "$name" "FAILED
+$(grep -E '^=========|^\[  FAILED' <<<"$log" | head -20)"
+      return 1
+    fi
+  }
+  export -f row sanitize
+  for tool in racecheck memcheck; do
+    for test in "$build"/test/kernels_*_cuda_{,causal_,train_}test "$build"/test/model_forward_cuda_test; do
+      [[ -x $test ]] && echo "$tool $test"
     done
-  done
+  done | xargs -P 8 -L 1 bash -c 'sanitize "$@"' sanitize || failed=1
 fi
 
 if [[ $skip != *" faults "* ]] && python3 -c 'import grpc' 2>/dev/null && [[ -d $HANLIN_STUBS ]]; then
