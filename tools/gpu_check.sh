@@ -44,11 +44,13 @@ if [[ $skip != *" tests "* ]]; then
 fi
 
 if [[ $skip != *" sanitizer "* ]] && command -v compute-sanitizer >/dev/null; then
-  # sanitize TOOL TEST: the tests of small shapes, or all where none is called so.
+  # sanitize TOOL TEST: the tests of small shapes, or all where none is called so. Indirect barrier dependency: what a
+  # warp did before __syncwarp comes before its lane's arrival at an mbarrier.
   sanitize() {
-    local name="$1 $(basename "$2")" filter='*' log
+    local name="$1 $(basename "$2")" filter='*' options=(--tool "$1" --show-backtrace no --error-exitcode 9) log
+    [[ $1 == racecheck ]] && options+=(--racecheck-indirect-barrier-dependency yes)
     "$2" --gtest_list_tests | grep -q AFewSmallShapes && filter='*AFewSmallShapes*'
-    if log=$(timeout 300 compute-sanitizer --tool "$1" --show-backtrace no --error-exitcode 9 "$2" \
+    if log=$(timeout 300 compute-sanitizer "${options[@]}" "$2" \
       --gtest_filter="$filter" 2>&1); then
       row "$name" "$(grep -c '^\[       OK' <<<"$log") passed, $(sed -n 's/^=* [A-Z]* SUMMARY: //p' <<<"$log")"
     else
