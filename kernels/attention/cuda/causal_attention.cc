@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "common/cuda/status.h"
+#include "kernels/elementwise/cuda/column_sums_launch.h"
 
 namespace hanlin {
 namespace {
@@ -46,8 +47,29 @@ bool IsFast(const CudaCausalAttentionParams& p) {
          (p.head_dim == 64 || p.head_dim == 80 || p.head_dim == 128);
 }
 
-size_t StatisticsBytes(int64_t sequences, int64_t length, int64_t heads) {
-  return sequences * heads * PaddedLength(length) * sizeof(float2);
+size_t Aligned(size_t bytes) { return (bytes + 15) / 16 * 16; }
+
+size_t StatisticsBytes(const CudaCausalAttentionParams& p) {
+  return Aligned(p.sequences * p.heads * PaddedLength(p.length) * sizeof(float2));
+}
+size_t DocumentEndBytes(const CudaCausalAttentionParams& p) {
+  return Aligned(p.sequences * p.length * sizeof(int32_t));
+}
+int64_t BiasWidth(const CudaCausalAttentionParams& p) { return 3 * p.heads * p.head_dim; }
+// Partial sums of a bias's gradient.
+int SumParts(const CudaCausalAttentionParams& p) {
+  return IsFast(p) ? static_cast<int>(p.sequences * PaddedLength(p.length) / 64)
+                   : ColumnSumParts(p.type, p.sequences * p.length, BiasWidth(p));
+}
+
+cudaError_t PlainBackward(const CudaCausalAttentionParams& p,
+                          const CudaCausalAttentionGradients& gradients,
+                          const CausalAttentionState& state, cudaStream_t stream) {
+  cudaError_t error = LaunchStatistics(p, gradients, state, stream);
+  if (error == cudaSuccess) error = LaunchPlainCausalAttentionBackward(p, gradients, state, stream);
+  if (error != cudaSuccess) return error;
+  return LaunchColumnSums(p.type, gradients.dqkv, p.sequences * p.length, BiasWidth(p),
+                          state.partial_sums, stream);
 }
 
 }  // namespace
@@ -64,8 +86,9 @@ absl::Status CudaCausalAttention(const CudaCausalAttentionParams& params, void* 
                     "launch of plain causal attention");
 }
 
-size_t CausalAttentionWorkspaceBytes(int64_t sequences, int64_t length, int64_t heads) {
-  return StatisticsBytes(sequences, length, heads) + sequences * length * sizeof(int32_t);
+size_t CausalAttentionWorkspaceBytes(const CudaCausalAttentionParams& params) {
+  return StatisticsBytes(params) + DocumentEndBytes(params) +
+         SumParts(params) * BiasWidth(params) * sizeof(float);
 }
 
 absl::Status CudaCausalAttentionBackward(const CudaCausalAttentionParams& params,
@@ -74,21 +97,25 @@ absl::Status CudaCausalAttentionBackward(const CudaCausalAttentionParams& params
   RETURN_IF_ERROR(Check(params));
   if (params.sequences * params.length == 0) return absl::OkStatus();
   if (!IsAligned(gradients.out) || !IsAligned(gradients.dout) || !IsAligned(gradients.dqkv) ||
-      !IsAligned(gradients.workspace)) {
+      gradients.dbias == nullptr || !IsAligned(gradients.workspace)) {
     return InvalidArgument(
         "causal attention's backward pass wants out, dout, dqkv and a workspace aligned to 16 "
-        "bytes");
+        "bytes, and dbias");
   }
+  char* const document_end = static_cast<char*>(gradients.workspace) + StatisticsBytes(params);
   const CausalAttentionState state = {
-      PaddedLength(params.length), static_cast<float2*>(gradients.workspace),
-      reinterpret_cast<int32_t*>(static_cast<char*>(gradients.workspace) +
-                                 StatisticsBytes(params.sequences, params.length, params.heads))};
-  const bool fast = IsFast(params);
-  RETURN_IF_ERROR(CudaStatus(LaunchPrepareBackward(params, gradients, state, stream),
-                             "launch of attention's statistics"));
-  const auto launch = fast ? LaunchCausalAttentionBackward : LaunchPlainCausalAttentionBackward;
-  return CudaStatus(launch(params, gradients, state, stream),
-                    "launch of causal attention's backward pass");
+      .padded_length = PaddedLength(params.length),
+      .statistics = static_cast<float2*>(gradients.workspace),
+      .partial_sums = reinterpret_cast<float*>(document_end + DocumentEndBytes(params)),
+      .document_end = reinterpret_cast<int32_t*>(document_end)};
+  RETURN_IF_ERROR(
+      CudaStatus(LaunchDocumentEnds(params, state, stream), "launch of attention's document ends"));
+  const auto launch = IsFast(params) ? LaunchCausalAttentionBackward : PlainBackward;
+  RETURN_IF_ERROR(CudaStatus(launch(params, gradients, state, stream),
+                             "launch of causal attention's backward pass"));
+  return CudaStatus(LaunchAddParts(state.partial_sums, SumParts(params), BiasWidth(params),
+                                   gradients.dbias, nullptr, nullptr, stream),
+                    "launch of attention's bias gradient");
 }
 
 }  // namespace hanlin

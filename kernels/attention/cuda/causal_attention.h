@@ -21,8 +21,9 @@ namespace hanlin {
 absl::Status CudaCausalAttention(const CudaCausalAttentionParams& params, void* out,
                                  cudaStream_t stream);
 
-// What the backward pass needs; its contents mean nothing between calls.
-size_t CausalAttentionWorkspaceBytes(int64_t sequences, int64_t length, int64_t heads);
+// What the backward pass needs, by the type and the sizes in `params`; its contents mean nothing
+// between calls.
+size_t CausalAttentionWorkspaceBytes(const CudaCausalAttentionParams& params);
 
 absl::Status CudaCausalAttentionBackward(const CudaCausalAttentionParams& params,
                                          const CudaCausalAttentionGradients& gradients,

@@ -54,9 +54,7 @@ absl::Status Benchmark(const Shape& s, float dropout, double peak, const CudaStr
   ASSIGN_OR_RETURN(const auto out, DeviceBuffer<BFloat16>::Create(tokens * width));
   ASSIGN_OR_RETURN(const auto dout, DeviceBuffer<BFloat16>::Create(tokens * width));
   ASSIGN_OR_RETURN(const auto log_sum, DeviceBuffer<float>::Create(tokens * s.heads));
-  ASSIGN_OR_RETURN(
-      const auto workspace,
-      DeviceBuffer<uint8_t>::Create(CausalAttentionWorkspaceBytes(s.sequences, s.length, s.heads)));
+  ASSIGN_OR_RETURN(const auto dbias, DeviceBuffer<float>::Create(3 * width));
   RETURN_IF_ERROR(FillRandomBFloat16(qkv.data(), qkv.size(), 1.0f, stream));
   RETURN_IF_ERROR(FillRandomBFloat16(dout.data(), dout.size(), 1.0f, stream));
   const CudaCausalAttentionParams params = {
@@ -68,12 +66,15 @@ absl::Status Benchmark(const Shape& s, float dropout, double peak, const CudaStr
       .scale = 1.0f / std::sqrt(static_cast<float>(s.head_dim)),
       .dropout = {.rate = dropout, .seed = 1},
       .log_sum = log_sum.data()};
+  ASSIGN_OR_RETURN(const auto workspace,
+                   DeviceBuffer<uint8_t>::Create(CausalAttentionWorkspaceBytes(params)));
   ASSIGN_OR_RETURN(const double forward, MeasureMilliseconds(stream, 5, 10, [&] {
                      return CudaCausalAttention(params, out.data(), stream.get());
                    }));
   ASSIGN_OR_RETURN(const double backward, MeasureMilliseconds(stream, 5, 10, [&] {
                      return CudaCausalAttentionBackward(
-                         params, {out.data(), dout.data(), dqkv.data(), workspace.data()},
+                         params,
+                         {out.data(), dout.data(), dqkv.data(), dbias.data(), workspace.data()},
                          stream.get());
                    }));
   const double operations = 2.0 * tokens * s.length * width * 1e3;  // forward, by milliseconds

@@ -38,6 +38,7 @@ struct CudaCausalAttentionGradients {
   const void* out = nullptr;   // [sequences * length, heads, head_dim], what forward wrote
   const void* dout = nullptr;  // the same shape
   void* dqkv = nullptr;        // [sequences * length, 3, heads, head_dim], overwritten
+  float* dbias = nullptr;      // [3, heads, head_dim]; dqkv's sums over the tokens are added
   void* workspace = nullptr;   // CausalAttentionWorkspaceBytes
 };
 
@@ -50,15 +51,22 @@ struct CausalAttentionState {
   // What is added to a query's products with keys, before the scale, so that the exponential is the
   // probability: the log of the sum of exponentials, negative and over the scale. And what is added
   // to those of its gradient with values, minus dot(out, dout). [sequences, heads, padded_length].
-  // Queries behind the sequence have minus infinity and 0, which makes their probabilities 0.
+  // Queries behind the sequence have minus infinity and 0, which makes their probabilities 0. On
+  // the tensor cores the kernel for dQ fills them.
   float2* statistics = nullptr;
+  // Of dqkv, [parts, 3, heads, head_dim]: on the tensor cores a part is 64 positions of a sequence,
+  // else as LaunchColumnSums divides the tokens.
+  float* partial_sums = nullptr;
   int32_t* document_end = nullptr;  // [sequences, length]: position behind the token's document
 };
 
-// Fills the statistics and, where there are documents, document_end.
-cudaError_t LaunchPrepareBackward(const CudaCausalAttentionParams& params,
-                                  const CudaCausalAttentionGradients& gradients,
-                                  const CausalAttentionState& state, cudaStream_t stream);
+// Fills the statistics, for the plain path.
+cudaError_t LaunchStatistics(const CudaCausalAttentionParams& params,
+                             const CudaCausalAttentionGradients& gradients,
+                             const CausalAttentionState& state, cudaStream_t stream);
+// Fills document_end, where there are documents.
+cudaError_t LaunchDocumentEnds(const CudaCausalAttentionParams& params,
+                               const CausalAttentionState& state, cudaStream_t stream);
 
 cudaError_t LaunchPlainCausalAttention(const CudaCausalAttentionParams& params, void* out,
                                        cudaStream_t stream);
@@ -66,7 +74,7 @@ cudaError_t LaunchPlainCausalAttentionBackward(const CudaCausalAttentionParams& 
                                                const CudaCausalAttentionGradients& gradients,
                                                const CausalAttentionState& state,
                                                cudaStream_t stream);
-// bf16 with head sizes 64, 80 and 128.
+// bf16 with head sizes 64, 80 and 128. The backward pass leaves the partial sums.
 cudaError_t LaunchCausalAttention(const CudaCausalAttentionParams& params, void* out,
                                   cudaStream_t stream);
 cudaError_t LaunchCausalAttentionBackward(const CudaCausalAttentionParams& params,

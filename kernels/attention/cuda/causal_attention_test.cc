@@ -42,8 +42,12 @@ TEST(CausalAttentionCudaTest, RefusesBadParametersBeforeAnyLaunch) {
   EXPECT_EQ(code([](auto& p) { p.qkv = nullptr; }, memory), kInvalid);
   EXPECT_EQ(code([](auto&) {}, memory + 4), kInvalid);
   EXPECT_EQ(code([](auto& p) { p.length = 0; }, nullptr), absl::StatusCode::kOk);
-  EXPECT_EQ(CudaCausalAttentionBackward(good, {memory, memory, memory, nullptr}, nullptr).code(),
-            kInvalid);
+  auto* const floats = reinterpret_cast<float*>(memory);
+  const auto backward = [&](const CudaCausalAttentionGradients& gradients) {
+    return CudaCausalAttentionBackward(good, gradients, nullptr).code();
+  };
+  EXPECT_EQ(backward({memory, memory, memory, floats, nullptr}), kInvalid);
+  EXPECT_EQ(backward({memory, memory, memory, nullptr, memory}), kInvalid);
 }
 
 enum class Documents { kNone, kDoubling, kLate };
@@ -59,7 +63,7 @@ struct Case {
 
 // Tensors of a call; those of the device as numbers.
 struct Results {
-  std::vector<float> out, log_sum, dqkv;
+  std::vector<float> out, log_sum, dqkv, dbias;
 };
 
 std::vector<float> Random(int64_t count, uint32_t seed, ComputeType type) {
@@ -92,6 +96,8 @@ std::vector<float> Decode(const std::vector<uint8_t>& bytes, ComputeType type) {
   }
   return values;
 }
+
+constexpr float kBiasBefore = 0.5f;
 
 struct Problem {
   explicit Problem(const Case& c)
@@ -129,6 +135,9 @@ struct Problem {
     ThreadPool pool(1);
     CausalAttention(p, r.out.data(), pool);
     CausalAttentionBackward(p, r.out.data(), dout.data(), r.dqkv.data(), pool);
+    std::vector<double> sums(3 * c.width(), kBiasBefore);
+    for (size_t i = 0; i < r.dqkv.size(); ++i) sums[i % sums.size()] += r.dqkv[i];
+    r.dbias.assign(sums.begin(), sums.end());
     return r;
   }
 
@@ -149,8 +158,7 @@ class CausalAttentionGpuTest : public HopperTest {
     const auto out = OnDevice(std::vector<uint8_t>(dout.size(), 0xff));
     const auto dqkv = OnDevice(std::vector<uint8_t>(qkv.size(), 0xff));
     const auto log_sum = OnDevice(std::vector<float>(c.tokens() * c.heads, NAN));
-    const auto workspace = OnDevice(
-        std::vector<uint8_t>(CausalAttentionWorkspaceBytes(c.sequences, c.length, c.heads), 0xff));
+    const auto dbias = OnDevice(std::vector<float>(3 * c.width(), kBiasBefore));
     const CudaCausalAttentionParams p = {.type = c.type,
                                          .sequences = c.sequences,
                                          .length = c.length,
@@ -162,11 +170,14 @@ class CausalAttentionGpuTest : public HopperTest {
                                          .first_head = 3,
                                          .dropout = problem.dropout,
                                          .log_sum = log_sum.data()};
+    const auto workspace = OnDevice(std::vector<uint8_t>(CausalAttentionWorkspaceBytes(p), 0xff));
     EXPECT_TRUE(CudaCausalAttention(p, out.data(), stream_.get()).ok());
     EXPECT_TRUE(CudaCausalAttentionBackward(
-                    p, {out.data(), dout.data(), dqkv.data(), workspace.data()}, stream_.get())
+                    p, {out.data(), dout.data(), dqkv.data(), dbias.data(), workspace.data()},
+                    stream_.get())
                     .ok());
-    return {Decode(FromDevice(out), c.type), FromDevice(log_sum), Decode(FromDevice(dqkv), c.type)};
+    return {Decode(FromDevice(out), c.type), FromDevice(log_sum), Decode(FromDevice(dqkv), c.type),
+            FromDevice(dbias)};
   }
 
   // The error of fp32 sums, or of bf16's 2^-9 in what goes into the products and comes out.
@@ -184,6 +195,20 @@ class CausalAttentionGpuTest : public HopperTest {
     EXPECT_LE(std::sqrt(errors), relative * std::sqrt(squares) + 1e-5) << name;
   }
 
+  // Sums over tokens have the errors of what they add, which mostly cancel.
+  static void ExpectSumsNear(const Case& c, const Results& got, const Results& want) {
+    const size_t width = want.dbias.size();
+    std::vector<double> squares(width);
+    for (size_t i = 0; i < want.dqkv.size(); ++i) {
+      squares[i % width] += 0.1 + want.dqkv[i] * want.dqkv[i];
+    }
+    ASSERT_EQ(got.dbias.size(), width);
+    for (size_t i = 0; i < width; ++i) {
+      const double single = c.type == kFp32 ? 1e-4 : 0x1p-5;
+      ASSERT_NEAR(got.dbias[i], want.dbias[i], single * std::sqrt(squares[i])) << "dbias " << i;
+    }
+  }
+
   void CompareWithCpu(const Case& c) {
     SCOPED_TRACE(::testing::Message()
                  << (c.type == kBf16 ? "bf16 " : "fp32 ") << c.sequences << " of " << c.length
@@ -194,6 +219,7 @@ class CausalAttentionGpuTest : public HopperTest {
     ExpectNear(c, "out", got.out, want.out);
     ExpectNear(c, "log_sum", got.log_sum, want.log_sum);
     ExpectNear(c, "dqkv", got.dqkv, want.dqkv);
+    ExpectSumsNear(c, got, want);
   }
 };
 
@@ -257,7 +283,7 @@ TEST_F(CausalAttentionGpuTest, GivesTheSameBitsAgainAndBesideOtherSequences) {
     const Problem both({kBf16, 2, 300, 2, dim});
     const Results first = Run(both), again = Run(both);
     EXPECT_TRUE(first.out == again.out && first.log_sum == again.log_sum &&
-                first.dqkv == again.dqkv)
+                first.dqkv == again.dqkv && first.dbias == again.dbias)
         << dim;
     Problem alone({kBf16, 1, 300, 2, dim});
     alone.qkv.assign(both.qkv.begin() + alone.qkv.size(), both.qkv.end());
@@ -278,7 +304,7 @@ TEST_F(CausalAttentionGpuTest, GivesTheSameBitsAgainWhereThreadBlocksServeSevera
     const Problem problem(c);
     const Results first = Run(problem), again = Run(problem);
     EXPECT_TRUE(first.out == again.out && first.log_sum == again.log_sum &&
-                first.dqkv == again.dqkv)
+                first.dqkv == again.dqkv && first.dbias == again.dbias)
         << c.length << " " << c.head_dim;
   }
 }

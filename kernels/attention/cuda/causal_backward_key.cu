@@ -26,6 +26,7 @@ __global__ void __launch_bounds__(KeyGroups::kThreads, 1)
   const Space space(unaligned);
   __shared__ KeyRing<kHeadDim> ring;
   __shared__ __align__(16) RingStatistics<Space> statistics;
+  __shared__ WarpSums<kHeadDim, 2> sums[G::kCount];
   __shared__ KeptExchange exchange[kDropout ? G::kCount : 1];
   if (threadIdx.x == 0) ring.Init();
   __syncthreads();
@@ -70,6 +71,7 @@ __global__ void __launch_bounds__(KeyGroups::kThreads, 1)
           ring,
           statistics,
           exchange[kDropout ? group : 0],
+          sums[group],
           work.sequence,
           work.head,
           group};

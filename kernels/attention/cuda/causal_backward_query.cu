@@ -4,11 +4,14 @@
 //   S = Q K^T,  dP = dO V^T,  dQ += dS K
 //
 // with the law of causal_key_gradient.cuh. A tile's two products for the scores are issued
-// together; the one with dS runs while the next tile's are issued.
+// together; the one with dS runs while the next tile's are issued. The kernel also leaves the
+// statistics of its queries, which the one for dK and dV reads: their row of dO is at hand.
 #include <cmath>
 #include <type_traits>
 
+#include "kernels/attention/cuda/causal_column_sums.cuh"
 #include "kernels/attention/cuda/causal_key_gradient.cuh"
+#include "kernels/attention/cuda/causal_statistics.cuh"
 #include "kernels/attention/cuda/causal_tiles.cuh"
 #include "kernels/attention/cuda/tile_softmax.cuh"
 #include "kernels/base/cuda/launch.cuh"
@@ -28,6 +31,18 @@ using QuerySpace = TileSpace<kHeadDim, QueryGroups<kHeadDim, kDropout>, 2>;
 template <int kHeadDim, bool kDropout>
 using QueryRing = TileRing<QuerySpace<kHeadDim, kDropout>, QueryGroups<kHeadDim, kDropout>>;
 
+// The statistics of this lane's two queries; lanes that share them have the same.
+__device__ __forceinline__ void StoreStatistics(const CudaCausalAttentionParams& p,
+                                                const CausalAttentionState& state, int sequence,
+                                                int head, int position, const float (&log_sum)[2],
+                                                const float (&delta)[2]) {
+  if (threadIdx.x % 4 != 0) return;
+  float2* const to =
+      state.statistics + (sequence * p.heads + head) * state.padded_length + position;
+#pragma unroll
+  for (int i = 0; i < 2; ++i) to[8 * i] = make_float2(-log_sum[i] / p.scale, -delta[i]);
+}
+
 // dQ of a warpgroup's 64 queries from `first` on, whose keys are the thread block's pairs from
 // `base` on.
 template <int kHeadDim, bool kDropout>
@@ -35,14 +50,21 @@ __device__ __forceinline__ void QueryGradient(
     const CudaCausalAttentionParams& p, const DropoutLaw& law, const CausalAttentionState& state,
     int sequence, int head, int first, const KeyTiles& keys, const uint8_t* q,
     const QuerySpace<kHeadDim, kDropout>& space, QueryRing<kHeadDim, kDropout>& ring, int base,
-    uint32_t* dqkv) {
+    WarpSums<kHeadDim, 1>& sums, const void* out, uint32_t* dqkv) {
   constexpr int kTileBytes = QuerySpace<kHeadDim, kDropout>::kTileBytes;
   const int length = static_cast<int>(p.length);
   const QueryPair queries(first, length, keys.begins);
-  const float2* const statistics =
-      state.statistics + (sequence * p.heads + head) * state.padded_length + queries.position;
-  const float2 row0 = __ldcg(statistics), row1 = __ldcg(statistics + 8);
-  const float scale = p.scale * kLog2E, offset0 = row0.x * scale, offset1 = row1.x * scale;
+  const OutPart<kHeadDim> out_part(OutRows<kHeadDim>(p, out, sequence, head), queries.position,
+                                   length);
+  const float scale = p.scale * kLog2E;
+  float log_sum[2], delta[2];
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    const int position = queries.position + 8 * i;
+    log_sum[i] = position < length
+                     ? __ldcg(p.log_sum + (sequence * p.heads + head) * p.length + position)
+                     : INFINITY;
+  }
   const uint32_t dropout_row =
       p.dropout.first_row + static_cast<uint32_t>(sequence * p.length) + queries.position;
   float dq[kHeadDim / 2] = {};
@@ -69,14 +91,18 @@ __device__ __forceinline__ void QueryGradient(
     ptx::WgmmaResults(s);
 #pragma unroll
     for (int e = 0; e < 32; ++e) {
-      s[e] = ptx::Exp2(fmaf(s[e], scale, e / 2 % 2 == 0 ? offset0 : offset1));
+      s[e] = ptx::Exp2(fmaf(s[e], scale, -kLog2E * log_sum[e / 2 % 2]));
+    }
+    if constexpr (!decltype(has_previous)::value) {
+      out_part.Dot(q + kTileBytes, delta);
+      StoreStatistics(p, state, sequence, head, queries.position, log_sum, delta);
     }
     if (queries.Hides(key, first)) HideKeys(queries, key, 0.0f, s);
     ptx::WgmmaWait<1>();
     ptx::WgmmaResults(dp);
     ScoreGradients<kDropout>(
         [&](int e) { return (decisions[e / 8][e / 2 % 4] >> (15 + e % 2 * 16) & 1) != 0; },
-        law.scale, [&](int e) { return e / 2 % 2 == 0 ? row0.y : row1.y; }, s, dp);
+        law.scale, [&](int e) { return -delta[e / 2 % 2]; }, s, dp);
     ptx::WgmmaWait<0>();
     ptx::WgmmaResults(dq);
     if constexpr (decltype(has_previous)::value) ring.Free(index - 1);
@@ -93,6 +119,11 @@ __device__ __forceinline__ void QueryGradient(
   const int64_t row_words = 3 * p.heads * (kHeadDim / 2);
   StoreTile<kHeadDim>(dq, p.scale, p.scale, length - first, row_words,
                       dqkv + (sequence * p.length + first) * row_words + head * (kHeadDim / 2));
+  const int barrier = threadIdx.x / 128 + 1;
+  ptx::NamedBarrier(barrier, 128);  // a slow warp may still read the sums of the queries before
+  AddUpRows<kHeadDim>(dq, sums[0][threadIdx.x % 128 / 32]);
+  StoreColumnSums<kHeadDim, 1>({p.scale}, sums, barrier, 0,
+                               PartialSums(p, state, sequence, head, first, 0));
 }
 
 template <int kHeadDim, bool kDropout>
@@ -100,12 +131,13 @@ __global__ void __launch_bounds__(QueryGroups<kHeadDim, kDropout>::kThreads, 1)
     QueryGradientKernel(const __grid_constant__ CudaCausalAttentionParams p,
                         const __grid_constant__ DropoutLaw law,
                         const __grid_constant__ CausalWork shape,
-                        const __grid_constant__ CausalAttentionState state, const void* dout,
-                        uint32_t* dqkv) {
+                        const __grid_constant__ CausalAttentionState state, const void* out,
+                        const void* dout, uint32_t* dqkv) {
   using G = QueryGroups<kHeadDim, kDropout>;
   extern __shared__ uint8_t unaligned[];
   const QuerySpace<kHeadDim, kDropout> space(unaligned);
   __shared__ QueryRing<kHeadDim, kDropout> ring;
+  __shared__ WarpSums<kHeadDim, 1> sums[G::kCount];
   if (threadIdx.x == 0) ring.Init();
   __syncthreads();
   ptx::StartNext();
@@ -135,7 +167,8 @@ __global__ void __launch_bounds__(QueryGroups<kHeadDim, kDropout>::kThreads, 1)
     const int first = work.first + group * 64, seen = first / 64 + 1 - keys.first;
     if (group >= keys.idle) {
       QueryGradient<kHeadDim, kDropout>(p, law, state, work.sequence, work.head, first, keys,
-                                        space.Own(round, group), space, ring, base, dqkv);
+                                        space.Own(round, group), space, ring, base, sums[group],
+                                        out, dqkv);
     }
     ring.Skip(base + (group >= keys.idle ? seen : 0), base + keys.count);
     ring.FreeOwn(round);
@@ -156,8 +189,8 @@ cudaError_t Launch(const CudaCausalAttentionParams& p,
                          {.grid = dim3(blocks),
                           .block = dim3(G::kThreads),
                           .shared_bytes = QuerySpace<kHeadDim, kDropout>::kBytes},
-                         stream, p, MakeDropoutLaw(p.dropout), work, state, gradients.dout,
-                         static_cast<uint32_t*>(gradients.dqkv));
+                         stream, p, MakeDropoutLaw(p.dropout), work, state, gradients.out,
+                         gradients.dout, static_cast<uint32_t*>(gradients.dqkv));
 }
 
 }  // namespace

@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "kernels/attention/cuda/causal_column_sums.cuh"
 #include "kernels/attention/cuda/causal_key_dropout.cuh"
 #include "kernels/attention/cuda/causal_tiles.cuh"
 #include "kernels/attention/cuda/tile_softmax.cuh"
@@ -72,6 +73,7 @@ struct KeyGradient {
   Ring& ring;
   const RingStatistics<Space>& statistics;
   KeptExchange& exchange;
+  WarpSums<kHeadDim, 2>& sums;
   int sequence, head, group;
 
   __device__ __forceinline__ void Run(const QueryTiles& queries, const uint8_t* k, int base,
@@ -191,6 +193,11 @@ struct KeyGradient {
     const float dv_scale = kDropout ? law.scale : 1.0f;
     StoreTile<kHeadDim>(dk, p.scale, p.scale, length - first, row_words, to + row_words / 3);
     StoreTile<kHeadDim>(dv, dv_scale, dv_scale, length - first, row_words, to + row_words / 3 * 2);
+    ptx::NamedBarrier(group + 1, 128);  // a slow warp may still read the sums of the keys before
+    AddUpRows<kHeadDim>(dk, sums[0][threadIdx.x % 128 / 32]);
+    AddUpRows<kHeadDim>(dv, sums[1][threadIdx.x % 128 / 32]);
+    StoreColumnSums<kHeadDim, 2>({p.scale, dv_scale}, sums, group + 1, p.heads * kHeadDim,
+                                 PartialSums(p, state, sequence, head, first, 1));
   }
 
  private:

@@ -1,8 +1,9 @@
 // What the backward pass of causal attention derives once: each query's statistics, 4 threads a
-// head of a token, and where each token's document ends.
+// head of a token (on the tensor cores the kernel for dQ does it), and where each token's document
+// ends.
 #include <cmath>
 
-#include "kernels/attention/cuda/causal_attention_params.h"
+#include "kernels/attention/cuda/causal_statistics.cuh"
 #include "kernels/base/cuda/launch.cuh"
 #include "kernels/base/cuda/ptx.cuh"
 #include "kernels/base/cuda/vectors.cuh"
@@ -17,11 +18,8 @@ __device__ __forceinline__ float Dot(uint4 a, uint4 b, const float*) {
   return __uint_as_float(a.x) * __uint_as_float(b.x) + __uint_as_float(a.y) * __uint_as_float(b.y) +
          __uint_as_float(a.z) * __uint_as_float(b.z) + __uint_as_float(a.w) * __uint_as_float(b.w);
 }
-__device__ __forceinline__ float Dot(uint32_t a, uint32_t b) {
-  return LowBFloat16(a) * LowBFloat16(b) + HighBFloat16(a) * HighBFloat16(b);
-}
 __device__ __forceinline__ float Dot(uint4 a, uint4 b, const BFloat16*) {
-  return Dot(a.x, b.x) + Dot(a.y, b.y) + Dot(a.z, b.z) + Dot(a.w, b.w);
+  return DotBFloat16(a, b);
 }
 
 // Grid: (positions and heads of a sequence, sequences).
@@ -73,9 +71,9 @@ __global__ __launch_bounds__(kThreads) void DocumentEndKernel(const int32_t* doc
 }
 
 template <typename T>
-cudaError_t LaunchStatistics(const CudaCausalAttentionParams& p,
-                             const CudaCausalAttentionGradients& gradients,
-                             const CausalAttentionState& state, cudaStream_t stream) {
+cudaError_t Launch(const CudaCausalAttentionParams& p,
+                   const CudaCausalAttentionGradients& gradients, const CausalAttentionState& state,
+                   cudaStream_t stream) {
   const int64_t threads = state.padded_length * p.heads * 4;
   return LaunchDependent(
       StatisticsKernel<T>,
@@ -86,13 +84,16 @@ cudaError_t LaunchStatistics(const CudaCausalAttentionParams& p,
 
 }  // namespace
 
-cudaError_t LaunchPrepareBackward(const CudaCausalAttentionParams& p,
-                                  const CudaCausalAttentionGradients& gradients,
-                                  const CausalAttentionState& state, cudaStream_t stream) {
-  const cudaError_t error = p.type == ComputeType::kFloat32
-                                ? LaunchStatistics<float>(p, gradients, state, stream)
-                                : LaunchStatistics<BFloat16>(p, gradients, state, stream);
-  if (error != cudaSuccess || p.document_begin == nullptr) return error;
+cudaError_t LaunchStatistics(const CudaCausalAttentionParams& p,
+                             const CudaCausalAttentionGradients& gradients,
+                             const CausalAttentionState& state, cudaStream_t stream) {
+  return p.type == ComputeType::kFloat32 ? Launch<float>(p, gradients, state, stream)
+                                         : Launch<BFloat16>(p, gradients, state, stream);
+}
+
+cudaError_t LaunchDocumentEnds(const CudaCausalAttentionParams& p,
+                               const CausalAttentionState& state, cudaStream_t stream) {
+  if (p.document_begin == nullptr) return cudaSuccess;
   return LaunchDependent(
       DocumentEndKernel,
       {.grid = dim3((p.length + kThreads - 1) / kThreads, p.sequences), .block = dim3(kThreads)},

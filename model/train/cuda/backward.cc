@@ -107,11 +107,13 @@ absl::Status CudaTrainModel::AttentionBackward(const Pass& pass, int layer,
                    ProductGradient(pass, dx, AttentionOutSite(layer), {R::kAttnOutBias, layer}));
   RETURN_IF_ERROR(
       LinearBackward(pass.tokens, dproduct, a.att, {R::kAttnOutWeight, layer}, activations_.datt));
-  RETURN_IF_ERROR(CudaCausalAttentionBackward(
-      AttentionParams(pass, layer, a),
-      {.out = a.att, .dout = activations_.datt, .dqkv = dqkv, .workspace = activations_.workspace},
-      stream_.get()));
-  RETURN_IF_ERROR(AddBiasGradient(pass, dqkv, {R::kQkvBias, layer}));
+  RETURN_IF_ERROR(CudaCausalAttentionBackward(AttentionParams(pass, layer, a),
+                                              {.out = a.att,
+                                               .dout = activations_.datt,
+                                               .dqkv = dqkv,
+                                               .dbias = Gradient({R::kQkvBias, layer}),
+                                               .workspace = activations_.workspace},
+                                              stream_.get()));
   RETURN_IF_ERROR(LinearBackward(pass.tokens, dqkv, a.ln1, {R::kQkvWeight, layer}, dln));
   RETURN_IF_ERROR(AllReduce(pass.tokens, dln));
   const TensorId bias = {R::kMlpDownBias, layer - 1};

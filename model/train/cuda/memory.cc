@@ -24,9 +24,13 @@ size_t TrainWorkspaceBytes(const TrainModelOptions& options, ComputeType type, i
   const ModelConfig& config = options.config;
   const int tp = options.tensor == nullptr ? 1 : options.tensor->size();
   const int64_t tokens = sequences * length, hidden = config.hidden_size;
-  size_t bytes = CausalAttentionWorkspaceBytes(sequences, length, config.num_heads / tp);
+  size_t bytes = CausalAttentionWorkspaceBytes({.type = type,
+                                                .sequences = sequences,
+                                                .length = length,
+                                                .heads = config.num_heads / tp,
+                                                .head_dim = config.head_dim});
   bytes = std::max(bytes, CudaLayerNormBackwardBytes(type, tokens, hidden));
-  for (const int64_t width : {hidden, 3 * hidden / tp, int64_t{config.ffn_size / tp}}) {
+  for (const int64_t width : {hidden, int64_t{config.ffn_size / tp}}) {
     bytes = std::max(bytes, CudaColumnSumsBytes(type, tokens, width));
   }
   return bytes;
