@@ -1,5 +1,7 @@
 // dK and dV of causal attention for training, bf16 on the tensor cores, where dQ comes from a
 // kernel of its own.
+#include <type_traits>
+
 #include "kernels/attention/cuda/causal_key_gradient.cuh"
 #include "kernels/attention/cuda/causal_tiles.cuh"
 #include "kernels/base/cuda/launch.cuh"
@@ -7,20 +9,22 @@
 namespace hanlin {
 namespace {
 
-using KeyGroups = Groups<2, 232>;
+// Three warpgroups where their registers last.
 template <int kHeadDim>
-using KeySpace = TileSpace<kHeadDim, KeyGroups, 2>;
+using KeyGroups = std::conditional_t<kHeadDim == 64, Groups<3, 160>, Groups<2, 232>>;
 template <int kHeadDim>
-using KeyRing = TileRing<KeySpace<kHeadDim>, KeyGroups>;
+using KeySpace = TileSpace<kHeadDim, KeyGroups<kHeadDim>, 2>;
+template <int kHeadDim>
+using KeyRing = TileRing<KeySpace<kHeadDim>, KeyGroups<kHeadDim>>;
 
 template <int kHeadDim, bool kDropout>
-__global__ void __launch_bounds__(KeyGroups::kThreads, 1)
+__global__ void __launch_bounds__(KeyGroups<kHeadDim>::kThreads, 1)
     KeyGradientKernel(const __grid_constant__ CudaCausalAttentionParams p,
                       const __grid_constant__ DropoutLaw law,
                       const __grid_constant__ CausalWork shape,
                       const __grid_constant__ CausalAttentionState state, const void* dout,
                       uint32_t* dqkv) {
-  using G = KeyGroups;
+  using G = KeyGroups<kHeadDim>;
   using Space = KeySpace<kHeadDim>;
   extern __shared__ uint8_t unaligned[];
   const Space space(unaligned);
@@ -37,7 +41,7 @@ __global__ void __launch_bounds__(KeyGroups::kThreads, 1)
   if (group == G::kCount) {
     ptx::GiveRegisters<G::kCopyRegisters>();
     for (int round = 0, base = 0; work.Next(); ++round) {
-      const QueryTiles queries(p, state, work.sequence, work.first);
+      const QueryTiles queries(p, state, work.sequence, work.first, G::kCount);
       ring.WaitOwnFree(round);
       for (int g = 0; g < queries.groups; ++g) {
         CopyOwnTiles<kHeadDim>(QkvRows<kHeadDim>(p, 1, work.sequence, work.head),
@@ -61,7 +65,7 @@ __global__ void __launch_bounds__(KeyGroups::kThreads, 1)
   }
   ptx::TakeRegisters<G::kComputeRegisters>();
   for (int round = 0, base = 0; work.Next(); ++round) {
-    const QueryTiles queries(p, state, work.sequence, work.first);
+    const QueryTiles queries(p, state, work.sequence, work.first, G::kCount);
     if (group < queries.groups) {
       const KeyGradient<kHeadDim, kDropout, Space, KeyRing<kHeadDim>> gradient = {
           p,
@@ -90,11 +94,11 @@ cudaError_t Launch(const CudaCausalAttentionParams& p,
                    cudaStream_t stream) {
   CausalWork work;
   int blocks = 0;
-  const cudaError_t error = PlanWork(p, KeyGroups::kRows, false, &work, &blocks);
+  const cudaError_t error = PlanWork(p, KeyGroups<kHeadDim>::kRows, false, &work, &blocks);
   if (error != cudaSuccess) return error;
   return LaunchDependent(KeyGradientKernel<kHeadDim, kDropout>,
                          {.grid = dim3(blocks),
-                          .block = dim3(KeyGroups::kThreads),
+                          .block = dim3(KeyGroups<kHeadDim>::kThreads),
                           .shared_bytes = KeySpace<kHeadDim>::kBytes},
                          stream, p, MakeDropoutLaw(p.dropout), work, state, gradients.dout,
                          static_cast<uint32_t*>(gradients.dqkv));

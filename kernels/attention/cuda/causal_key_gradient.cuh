@@ -4,7 +4,8 @@
 //
 // with P = 2^(scale log2(e) S - log sum) and dS = P (dP - delta); dropout's mask is on P in dV and
 // on dP in dS. P' and dS' stay in registers, where the products want them. A tile's two products
-// for the scores are issued together; those with P' and dS' run while the next tile's are issued.
+// for the scores are issued together. What runs beside the exponentials: with three warpgroups the
+// products of the others, with two those of P' and dS' of the tile before where registers last.
 #ifndef HANLIN_KERNELS_ATTENTION_CUDA_CAUSAL_KEY_GRADIENT_CUH_
 #define HANLIN_KERNELS_ATTENTION_CUDA_CAUSAL_KEY_GRADIENT_CUH_
 
@@ -39,20 +40,20 @@ __device__ __forceinline__ int QueryEnd(const CudaCausalAttentionParams& p,
   return __ldcg(state.document_end + sequence * p.length + min(key, length - 1));
 }
 
-// The tiles of queries that the keys of two warpgroups meet; the second's do not meet the first.
+// The tiles of queries that the keys of some warpgroups meet; those of the g-th do not meet the
+// first g.
 struct QueryTiles {
-  static constexpr int kKeys = 128;
   int groups;  // warpgroups that have keys
   int first;   // tile
   int count;
 
   __device__ __forceinline__ QueryTiles(const CudaCausalAttentionParams& p,
                                         const CausalAttentionState& state, int sequence,
-                                        int first_key)
-      : groups(static_cast<int>(p.length) - first_key > 64 ? 2 : 1),
+                                        int first_key, int most_groups)
+      : groups(min(most_groups, (static_cast<int>(p.length) - first_key + 63) / 64)),
         first(first_key / 64),
-        count(ptx::Uniform((QueryEnd(p, state, sequence, first_key + kKeys - 1) + 63) / 64 -
-                           first)) {}
+        count(ptx::Uniform(
+            (QueryEnd(p, state, sequence, first_key + most_groups * 64 - 1) + 63) / 64 - first)) {}
 };
 
 // Of each pair in the ring: the statistics of its queries.
@@ -63,8 +64,9 @@ using RingStatistics = float2[Space::kStages][64];
 // pairs from `base` on.
 template <int kHeadDim, bool kDropout, typename Space, typename Ring>
 struct KeyGradient {
-  // Two results of 128 leave no registers for products of the tile before beside those of this one.
-  static constexpr bool kOverlaps = kHeadDim < 128;
+  // Whether the products of the tile before run beside those of this one. Two results of 128 leave
+  // no registers for it, nor do three warpgroups, which overlap each other instead.
+  static constexpr bool kOverlaps = kHeadDim == 80;
   static constexpr int kTileBytes = Space::kTileBytes;
   const CudaCausalAttentionParams& p;
   const DropoutLaw& law;

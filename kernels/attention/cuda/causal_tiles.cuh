@@ -32,7 +32,7 @@ struct Groups {
   static constexpr int kComputeRegisters = kRegisters;
   static constexpr int kLaunchRegisters = 512 / (kCount + 1) / 8 * 8;  // the compiler's choice
   static constexpr int kCopyRegisters = kLaunchRegisters * (kCount + 1) - kCount * kRegisters;
-  static_assert(kCopyRegisters >= 40 && kCopyRegisters % 8 == 0 && kRegisters % 8 == 0);
+  static_assert(kCopyRegisters >= 32 && kCopyRegisters % 8 == 0 && kRegisters % 8 == 0);
 };
 
 // The blocks of rows of a launch. Causality makes one end of a sequence dear and the other cheap,
