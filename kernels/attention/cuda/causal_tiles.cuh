@@ -11,6 +11,7 @@
 #include <cstdint>
 
 #include "kernels/attention/cuda/causal_attention_params.h"
+#include "kernels/attention/cuda/causal_schedule.h"
 #include "kernels/attention/cuda/prefill_wgmma.cuh"
 #include "kernels/base/cuda/ptx.cuh"
 #include "kernels/base/cuda/vectors.cuh"
@@ -35,72 +36,20 @@ struct Groups {
   static_assert(kCopyRegisters >= 32 && kCopyRegisters % 8 == 0 && kRegisters % 8 == 0);
 };
 
-// The blocks of rows of a launch. Causality makes one end of a sequence dear and the other cheap,
-// so they come in pairs from both ends, which all cost the same; the pairs of all heads and
-// sequences go round the thread blocks, heads first, which share a sequence in L2. Blocks in the
-// middle of an odd number, half as dear, come last and fill up. Where the blocks cover more than
-// the sequence, what is missing goes to the cheap end: queries begin before it.
-struct CausalWork {
-  int rows;    // of a block
-  int before;  // the sequence, where the first block begins
-  int heads;
-  int blocks;  // of a sequence
-  int pairs;   // of the launch
-  int count;   // pairs and middle blocks
-};
-
-// One thread block a multiprocessor, where there are pairs for so many.
+// One thread block a multiprocessor, where there are blocks of rows for so many.
 inline cudaError_t PlanWork(const CudaCausalAttentionParams& p, int rows, bool of_queries,
                             CausalWork* work, int* thread_blocks) {
-  work->rows = rows;
-  work->heads = static_cast<int>(p.heads);
-  work->blocks = static_cast<int>((p.length + rows - 1) / rows);
-  work->before = of_queries ? work->blocks * rows - static_cast<int>(PaddedLength(p.length)) : 0;
-  const int items = static_cast<int>(p.sequences) * work->heads;
-  work->pairs = items * (work->blocks / 2);
-  work->count = work->pairs + items * (work->blocks % 2);
   int device = 0, multiprocessors = 0;
   cudaError_t error = cudaGetDevice(&device);
   if (error == cudaSuccess) {
     error = cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device);
   }
-  *thread_blocks = work->count < multiprocessors ? work->count : multiprocessors;
-  return error;
+  if (error != cudaSuccess) return error;
+  *work = CausalWork::Make(static_cast<int>(p.length), rows, of_queries, static_cast<int>(p.heads),
+                           static_cast<int>(p.sequences), multiprocessors);
+  *thread_blocks = work->count() < multiprocessors ? work->count() : multiprocessors;
+  return cudaSuccess;
 }
-
-// The blocks of rows that this thread block serves, one after the other.
-class Schedule {
- public:
-  // `work` is a parameter of the kernel.
-  __device__ explicit Schedule(const CausalWork& work) : work_(work), next_(blockIdx.x) {}
-
-  // Moves on to the next block of rows, to begin with to the first; false behind the last.
-  __device__ bool Next() {
-    if (next_ < 0) {
-      next_ = ~next_;
-      first = work_.rows * (work_.blocks - 1) - 2 * work_.before - first;
-      return true;
-    }
-    if (next_ >= work_.count) return false;
-    const bool pair = next_ < work_.pairs;
-    const int middle = work_.blocks / 2;
-    const int item = pair ? next_ : next_ - work_.pairs;
-    const int items = pair ? middle : 1;  // of a head of a sequence
-    head = item % work_.heads;
-    first = (pair ? item / work_.heads % items : middle) * work_.rows - work_.before;
-    sequence = item / work_.heads / items;
-    next_ += gridDim.x;
-    if (pair) next_ = ~next_;
-    return true;
-  }
-
-  int head = 0, sequence = 0;
-  int first = 0;  // position of the first row, before the sequence where it is negative
-
- private:
-  const CausalWork& work_;
-  int next_;  // complemented while a pair's other block comes before it
-};
 
 // The rows of one head of one sequence in a tensor, by position.
 struct HeadRows {
