@@ -22,18 +22,30 @@ struct CausalWork {
   int before;       // the sequence, where the first block begins
   bool last_first;  // whether a sequence's last block is the dear one
   int heads, sequences;
-  int blocks;  // of a sequence
-  int rounds;  // of pairs
+  int blocks;      // of a sequence
+  int rounds = 0;  // of pairs
+  // From a thread block's pair to its next one, and what all rounds serve: pairs of so many heads
+  // of a sequence, of all heads of so many pairs before, and all of so many sequences.
+  int head_step = 0, pair_step = 0, sequence_step = 0;
+  int done_heads = 0, done_pairs = 0, done_sequences = 0;
 
   int pairs() const { return sequences * heads * (blocks / 2); }
   int count() const { return sequences * heads * blocks; }
 
   static CausalWork Make(int length, int rows, bool of_queries, int heads, int sequences,
                          int thread_blocks) {
-    CausalWork work = {rows, 0, of_queries, heads, sequences, (length + rows - 1) / rows, 0};
-    if (of_queries) work.before = work.blocks * rows - (length + 63) / 64 * 64;
+    const int blocks = (length + rows - 1) / rows;
+    const int before = of_queries ? blocks * rows - (length + 63) / 64 * 64 : 0;
+    CausalWork work = {rows, before, of_queries, heads, sequences, blocks};
+    if (work.pairs() < 2 * thread_blocks) return work;
     work.rounds = work.pairs() / thread_blocks - 1;
-    if (work.rounds < 0) work.rounds = 0;
+    const int pairs = blocks / 2, done = work.rounds * thread_blocks;
+    work.head_step = thread_blocks % heads;
+    work.pair_step = thread_blocks / heads % pairs;
+    work.sequence_step = thread_blocks / heads / pairs;
+    work.done_heads = done % heads;
+    work.done_pairs = done / heads % pairs;
+    work.done_sequences = done / heads / pairs;
     return work;
   }
 };
@@ -46,56 +58,69 @@ class Schedule {
   __device__ explicit Schedule(const CausalWork& work) : Schedule(work, blockIdx.x, gridDim.x) {}
 #endif
   HANLIN_HOST_DEVICE Schedule(const CausalWork& work, int thread_block, int thread_blocks)
-      : work_(work), thread_block_(thread_block), thread_blocks_(thread_blocks) {}
+      : work_(work), thread_block_(thread_block), thread_blocks_(thread_blocks) {
+    if (work.rounds == 0) return;
+    head = thread_block % work.heads;
+    pair_ = thread_block / work.heads % (work.blocks / 2);
+    sequence = thread_block / work.heads / (work.blocks / 2);
+  }
 
   // Moves on to the next block of rows, to begin with to the first; false behind the last.
   HANLIN_HOST_DEVICE bool Next() {
     const int step = step_++;
-    const int middle = work_.blocks / 2;
-    if (step < 2 * work_.rounds) {
-      const int item = step / 2 * thread_blocks_ + thread_block_;
-      const int block = item / work_.heads % middle;
-      head = item % work_.heads;
-      sequence = item / work_.heads / middle;
-      first = (step % 2 == 0 ? block : work_.blocks - 1 - block) * work_.rows - work_.before;
-      return true;
-    }
-    const int round = step - 2 * work_.rounds;
-    int item = round * thread_blocks_ +
-               (round % 2 == 0 ? thread_block_ : thread_blocks_ - 1 - thread_block_);
-    // The pairs begin again in the middle of a sequence: behind some of its blocks, and of the
-    // next one's behind some heads.
-    const int done = work_.rounds * thread_blocks_, whole = middle > 0 ? done / work_.heads : 0;
-    const int done_sequences = middle > 0 ? whole / middle : 0;
-    const int done_blocks = middle > 0 ? whole % middle : 0, done_heads = done % work_.heads;
-    for (int rank = 0; rank < work_.blocks; ++rank) {
-      const int block = work_.last_first ? work_.blocks - 1 - rank : rank;
-      const int other = work_.blocks - 1 - block, pair = block < other ? block : other;
-      int skipped_sequences = 0, skipped_heads = 0;
-      if (block != other) {
-        skipped_sequences = done_sequences;
-        skipped_heads = pair < done_blocks ? work_.heads : pair == done_blocks ? done_heads : 0;
-      }
-      const int skipped = skipped_sequences * work_.heads + skipped_heads;
-      const int count = work_.sequences * work_.heads - skipped;
-      if (item < count) {
-        head = (item + skipped) % work_.heads;
-        sequence = (item + skipped) / work_.heads;
-        first = block * work_.rows - work_.before;
-        return true;
-      }
-      item -= count;
-    }
-    return false;
+    if (step >= 2 * work_.rounds) return NextSingle(step - 2 * work_.rounds);
+    if (step % 2 == 0 && step > 0) StepToPair();
+    first = (step % 2 == 0 ? pair_ : work_.blocks - 1 - pair_) * work_.rows - work_.before;
+    return true;
   }
 
   int head = 0, sequence = 0;
   int first = 0;  // position of the first row, before the sequence where it is negative
 
  private:
+  // Without divisions, for which all threads would wait.
+  HANLIN_HOST_DEVICE void StepToPair() {
+    head += work_.head_step;
+    pair_ += work_.pair_step;
+    sequence += work_.sequence_step;
+    if (head >= work_.heads) {
+      head -= work_.heads;
+      ++pair_;
+    }
+    if (pair_ >= work_.blocks / 2) {
+      pair_ -= work_.blocks / 2;
+      ++sequence;
+    }
+  }
+
+  HANLIN_HOST_DEVICE bool NextSingle(int round) {
+    const bool back = round % 2 != 0;
+    int item = round * thread_blocks_ + (back ? thread_blocks_ - 1 - thread_block_ : thread_block_);
+    for (int rank = 0; rank < work_.blocks; ++rank) {
+      const int block = work_.last_first ? work_.blocks - 1 - rank : rank;
+      const int other = work_.blocks - 1 - block, pair = block < other ? block : other;
+      int served = 0;  // of the heads of all sequences
+      if (block != other) {
+        served = work_.done_sequences * work_.heads;
+        served += pair < work_.done_pairs    ? work_.heads
+                  : pair == work_.done_pairs ? work_.done_heads
+                                             : 0;
+      }
+      const int left = work_.sequences * work_.heads - served;
+      if (item < left) {
+        sequence = (item + served) / work_.heads;
+        head = item + served - sequence * work_.heads;
+        first = block * work_.rows - work_.before;
+        return true;
+      }
+      item -= left;
+    }
+    return false;
+  }
+
   const CausalWork& work_;
   int thread_block_, thread_blocks_;
-  int step_ = 0;
+  int step_ = 0, pair_ = 0;
 };
 
 }  // namespace hanlin

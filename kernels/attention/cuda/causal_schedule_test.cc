@@ -44,7 +44,7 @@ TEST(CausalScheduleTest, ServesEveryBlockOfRowsOnce) {
       for (const bool of_queries : {false, true}) {
         for (const int heads : {1, 3, 12}) {
           for (const int sequences : {1, 2, 64}) {
-            for (const int multiprocessors : {1, 7, 132}) {
+            for (const int multiprocessors : {1, 7, 50, 132}) {
               Loads({length, rows, of_queries, heads, sequences, multiprocessors});
             }
           }
