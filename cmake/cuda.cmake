@@ -65,4 +65,4 @@ function(hanlin_cuda_benchmark)
 endfunction()
 
 # Added by the root once everything that they link is known.
-set(HANLIN_CUDA_FOLDERS common/cuda kernels/base/cuda kernels/gemv/cuda kernels/decode_block/cuda kernels/gemm/cuda kernels/attention/cuda kernels/sampling/cuda kernels/norm/cuda kernels/embed/cuda kernels/elementwise/cuda kernels/loss/cuda kernels/optim/cuda model/comm/nccl model/weights/cuda model/forward/cuda model/train/cuda)
+set(HANLIN_CUDA_FOLDERS common/cuda kernels/base/cuda kernels/gemv/cuda kernels/decode_block/cuda kernels/decode_step/cuda kernels/gemm/cuda kernels/attention/cuda kernels/sampling/cuda kernels/norm/cuda kernels/embed/cuda kernels/elementwise/cuda kernels/loss/cuda kernels/optim/cuda model/comm/nccl model/weights/cuda model/forward/cuda model/train/cuda)

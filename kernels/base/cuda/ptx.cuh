@@ -53,6 +53,21 @@ __device__ __forceinline__ void BarrierWait(uint64_t* barrier, uint32_t parity) 
       : "memory");
 }
 
+// Whether the phase of that parity is over; does not wait.
+__device__ __forceinline__ bool BarrierTest(uint64_t* barrier, uint32_t parity) {
+  uint32_t over;
+  asm volatile(
+      "{\n"
+      ".reg .pred done;\n"
+      "mbarrier.test_wait.parity.shared::cta.b64 done, [%1], %2;\n"
+      "selp.u32 %0, 1, 0, done;\n"
+      "}\n"
+      : "=r"(over)
+      : "r"(SharedAddress(barrier)), "r"(parity)
+      : "memory");
+  return over != 0;
+}
+
 // Copies `bytes` that are read once: they leave L2 first.
 __device__ __forceinline__ void BulkCopyStreaming(void* shared, const void* global, uint32_t bytes,
                                                   uint64_t* barrier) {
@@ -84,6 +99,47 @@ __device__ __forceinline__ void PrefetchToL2(const L2Prefetch& wanted, int64_t p
                  : "memory");
   }
 #endif
+}
+
+// Brings `bytes` into L2.
+__device__ __forceinline__ void BulkPrefetchToL2(const void* global, uint32_t bytes) {
+  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(global), "r"(bytes) : "memory");
+}
+
+// Loads of constants where the program says, not where the compiler likes them.
+__device__ __forceinline__ float LoadConstant(const float* from) {
+  float v;
+  asm volatile("ld.global.nc.f32 %0, [%1];" : "=f"(v) : "l"(from));
+  return v;
+}
+__device__ __forceinline__ float4 LoadConstant(const float4* from) {
+  float4 v;
+  asm volatile("ld.global.nc.v4.f32 {%0, %1, %2, %3}, [%4];"
+               : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w)
+               : "l"(from));
+  return v;
+}
+
+// Adds one to a counter in global memory, behind everything that this thread wrote or saw before.
+__device__ __forceinline__ void CountRelease(uint64_t* counter) {
+  asm volatile("red.release.gpu.global.add.u64 [%0], 1;" ::"l"(counter) : "memory");
+}
+// Reads it, before everything that follows.
+__device__ __forceinline__ uint64_t LoadAcquire(const uint64_t* counter) {
+  uint64_t value;
+  asm volatile("ld.acquire.gpu.global.u64 %0, [%1];" : "=l"(value) : "l"(counter) : "memory");
+  return value;
+}
+
+// sum += A B^T of bf16, A 16 x 16 in a, B 8 x 16 in b, as mma.m16n8k16 lays them out.
+__device__ __forceinline__ void MultiplyBFloat16(float (&sum)[4], uint32_t a0, uint32_t a1,
+                                                 uint32_t a2, uint32_t a3, uint32_t b0,
+                                                 uint32_t b1) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+      "{%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
+      : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
 }
 
 // Address of `shared` of this block in the block `rank` of its cluster.
