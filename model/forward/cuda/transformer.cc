@@ -55,25 +55,13 @@ Sizes SizesOf(const CudaTransformer::Options& options) {
           .scratch = sharded ? round(logits) : 0};
 }
 
-bool UsesDecodeBlocks(const CudaTransformer::Options& options) {
-  const ModelConfig& config = options.config;
-  return options.communicator == nullptr && !options.batch_invariant &&
-         HasDecodeBlocks(options.type, config.hidden_size, config.num_heads, config.ffn_size,
-                         config.max_positions, options.device);
-}
-
-size_t PackedElements(const ModelConfig& config) {
-  return config.num_layers * (kPackedAttentionElements + kPackedMlpElements);
-}
-
 }  // namespace
 
 CudaTransformer::CudaTransformer(const Options& options)
     : options_(options), local_heads_(options.config.num_heads / tp()) {}
 
 uint64_t CudaTransformer::ActivationBytes(const Options& options) {
-  const uint64_t packed = UsesDecodeBlocks(options) ? PackedElements(options.config) : 0;
-  return SizesOf(options).total() + packed * sizeof(BFloat16);
+  return SizesOf(options).total() + PackedBytes(options);
 }
 
 absl::StatusOr<std::unique_ptr<CudaTransformer>> CudaTransformer::Create(const Options& options) {
@@ -141,25 +129,7 @@ absl::Status CudaTransformer::Prepare(const CudaStream& stream) {
       RETURN_IF_ERROR(linear_->Prepare(params, stream));
     }
   }
-  return UsesDecodeBlocks(options_) ? PackBlocks(stream) : absl::OkStatus();
-}
-
-absl::Status CudaTransformer::PackBlocks(const CudaStream& stream) {
-  ASSIGN_OR_RETURN(block_stream_, DeviceBuffer<float>::Create(2 * kDecodeBlockHidden));
-  ASSIGN_OR_RETURN(block_partials_, DeviceBuffer<float>::Create((kDecodeBlockHeads + kMlpPartials) *
-                                                                kDecodeBlockHidden));
-  ASSIGN_OR_RETURN(packed_, DeviceBuffer<BFloat16>::Create(PackedElements(options_.config)));
-  const auto bf16 = [](const CudaMatrix& matrix) {
-    return static_cast<const BFloat16*>(matrix.data);
-  };
-  BFloat16* at = packed_.data();
-  for (const CudaLayerWeights& w : options_.weights->layers) {
-    RETURN_IF_ERROR(PackAttentionBlock(bf16(w.qkv), bf16(w.attention_out), at, stream.get()));
-    at += kPackedAttentionElements;
-    RETURN_IF_ERROR(PackMlpBlock(bf16(w.mlp_up), bf16(w.mlp_down), at, stream.get()));
-    at += kPackedMlpElements;
-  }
-  return stream.Synchronize();
+  return PrepareDecode(stream);
 }
 
 absl::Status CudaTransformer::Embed(const Pass& pass, const CudaStream& stream) {
@@ -219,8 +189,9 @@ absl::Status CudaTransformer::Layers(const Pass& pass, const CudaStream& stream)
     RETURN_IF_ERROR(
         options_.communicator->AllReduceSum(x_, rows * options_.config.hidden_size, stream));
   }
-  if (packed_.size() > 0 && rows == 1 && pass.shape.decode_rows == 1) {
-    return DecodeBlocks(pass, stream);
+  if (rows == 1 && pass.shape.decode_rows == 1) {
+    if (packed_.size() > 0) return DecodeBlocks(pass, stream);
+    if (step_layers_.size() > 0) return RunStep(pass, stream);
   }
   for (int layer = 0; layer < options_.config.num_layers; ++layer) {
     const CudaLayerWeights& w = options_.weights->layers[layer];
@@ -241,45 +212,6 @@ absl::Status CudaTransformer::Layers(const Pass& pass, const CudaStream& stream)
     RETURN_IF_ERROR(RowParallel(rows, w.mlp_down, w.mlp_down_bias, mlp_, {}, stream));
   }
   return absl::OkStatus();
-}
-
-absl::Status CudaTransformer::DecodeBlocks(const Pass& pass, const CudaStream& stream) {
-  const ModelConfig& config = options_.config;
-  float* const behind_attention = block_stream_.data();
-  float* const behind_mlp = behind_attention + kDecodeBlockHidden;
-  float* const heads = block_partials_.data();
-  float* const slices = heads + kDecodeBlockHeads * kDecodeBlockHidden;
-  const BFloat16* packed = packed_.data();
-  ResidualInput in = {.x = x_};
-  for (int layer = 0; layer < config.num_layers; ++layer) {
-    const CudaLayerWeights& w = options_.weights->layers[layer];
-    RETURN_IF_ERROR(AttentionBlock({.in = in,
-                                    .norm_weight = w.ln1_weight.data,
-                                    .norm_bias = w.ln1_bias.data,
-                                    .epsilon = config.layernorm_epsilon,
-                                    .packed = packed,
-                                    .qkv_bias = w.qkv_bias.data,
-                                    .kv = KvOfLayer(pass, layer),
-                                    .context = pass.plan.context,
-                                    .x_out = behind_attention,
-                                    .partials_out = heads},
-                                   stream.get()));
-    packed += kPackedAttentionElements;
-    RETURN_IF_ERROR(
-        MlpBlock({.in = {.x = behind_attention, .partials = heads, .bias = w.attention_bias.data},
-                  .norm_weight = w.ln2_weight.data,
-                  .norm_bias = w.ln2_bias.data,
-                  .epsilon = config.layernorm_epsilon,
-                  .gelu_erf = config.gelu != GeluKind::kTanh,
-                  .packed = packed,
-                  .up_bias = w.mlp_up_bias.data,
-                  .x_out = behind_mlp,
-                  .partials_out = slices},
-                 stream.get()));
-    packed += kPackedMlpElements;
-    in = {.x = behind_mlp, .partials = slices, .bias = w.mlp_down_bias.data};
-  }
-  return FinishBlocks(in, x_, stream.get());
 }
 
 PagedKv CudaTransformer::KvOfLayer(const Pass& pass, int layer) const {

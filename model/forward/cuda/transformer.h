@@ -21,6 +21,7 @@
 #include "common/cuda/device.h"
 #include "common/cuda/stream.h"
 #include "kernels/decode_block/cuda/decode_block.h"
+#include "kernels/decode_step/cuda/decode_step.h"
 #include "kernels/gemm/cuda/linear.h"
 #include "model/comm/nccl/cuda_communicator.h"
 #include "model/config/config.h"
@@ -68,8 +69,8 @@ class CudaTransformer {
     num_blocks_ = num_blocks;
   }
 
-  // Chooses the algorithms of the large products by timing them, and packs the weights of decode
-  // blocks. Waits; overwrites activations.
+  // Chooses the algorithms of the large products by timing them, and prepares single decode rows.
+  // Waits; overwrites activations.
   absl::Status Prepare(const CudaStream& stream);
 
   // Embedding and layers; leaves the residual stream for Logits.
@@ -87,9 +88,15 @@ class CudaTransformer {
   int tp() const { return options_.communicator == nullptr ? 1 : options_.communicator->size(); }
   int rank() const { return options_.communicator == nullptr ? 0 : options_.communicator->rank(); }
   absl::Status Embed(const Pass& pass, const CudaStream& stream);
+  // What a second copy of the weights takes, for decode blocks alone.
+  static uint64_t PackedBytes(const Options& options);
+  absl::Status PrepareDecode(const CudaStream& stream);
   absl::Status PackBlocks(const CudaStream& stream);
   // The layers of a single decode row, in two kernels each.
   absl::Status DecodeBlocks(const Pass& pass, const CudaStream& stream);
+  absl::Status PrepareStep();
+  // The layers of a single decode row, in one kernel.
+  absl::Status RunStep(const Pass& pass, const CudaStream& stream);
   PagedKv KvOfLayer(const Pass& pass, int layer) const;
   absl::Status Attend(const Pass& pass, int layer, const CudaStream& stream);
   bool CutsRows(const Pass& pass) const;
@@ -134,6 +141,11 @@ class CudaTransformer {
   DeviceBuffer<BFloat16> packed_;       // [layers][attention block, MLP block]
   DeviceBuffer<float> block_stream_;    // [2][h] the residual stream behind attention and MLP
   DeviceBuffer<float> block_partials_;  // [heads + MLP partials][h]
+
+  // Of decode steps in one kernel; empty as above.
+  DeviceBuffer<DecodeStepLayer> step_layers_;
+  DeviceBuffer<DecodeStepExchange> step_exchange_;
+  DeviceBuffer<BFloat16> step_attention_;  // [heads, kDecodeStepSplits, head_dim]
 };
 
 }  // namespace hanlin
