@@ -36,19 +36,30 @@ struct Groups {
   static_assert(kCopyRegisters >= 32 && kCopyRegisters % 8 == 0 && kRegisters % 8 == 0);
 };
 
-// One thread block a multiprocessor, where there are blocks of rows for so many.
+inline cudaError_t CountMultiprocessors(int* count) {
+  int device = 0;
+  const cudaError_t error = cudaGetDevice(&device);
+  return error != cudaSuccess
+             ? error
+             : cudaDeviceGetAttribute(count, cudaDevAttrMultiProcessorCount, device);
+}
+
+// One thread block a multiprocessor, where there are items for so many.
+inline cudaError_t BlocksFor(int64_t items, int* thread_blocks) {
+  int multiprocessors = 0;
+  const cudaError_t error = CountMultiprocessors(&multiprocessors);
+  *thread_blocks = items < multiprocessors ? static_cast<int>(items) : multiprocessors;
+  return error;
+}
+
 inline cudaError_t PlanWork(const CudaCausalAttentionParams& p, int rows, bool of_queries,
                             CausalWork* work, int* thread_blocks) {
-  int device = 0, multiprocessors = 0;
-  cudaError_t error = cudaGetDevice(&device);
-  if (error == cudaSuccess) {
-    error = cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device);
-  }
+  int multiprocessors = 0;
+  const cudaError_t error = CountMultiprocessors(&multiprocessors);
   if (error != cudaSuccess) return error;
   *work = CausalWork::Make(static_cast<int>(p.length), rows, of_queries, static_cast<int>(p.heads),
                            static_cast<int>(p.sequences), multiprocessors);
-  *thread_blocks = work->count() < multiprocessors ? work->count() : multiprocessors;
-  return cudaSuccess;
+  return BlocksFor(work->count(), thread_blocks);
 }
 
 // The rows of one head of one sequence in a tensor, by position.
@@ -105,10 +116,10 @@ __device__ __forceinline__ void CopyOwnTiles(const HeadRows& x, const HeadRows& 
 
 // Shared memory of a kernel whose warpgroups keep kOwnTiles each: those, twice where there is room,
 // then the ring of pairs.
-template <int kHeadDim, typename G, int kOwnTiles>
+template <int kHeadDim, typename G, int kOwnTiles, int kRingStages = 4>
 struct TileSpace {
   static constexpr int kTileBytes = ptx::HeadTile<kHeadDim>::kBytes;
-  static constexpr int kStages = 4;
+  static constexpr int kStages = kRingStages;
   static constexpr int kOwn = G::kCount * kOwnTiles;
   static constexpr int Bytes(int buffers) {
     return (buffers * kOwn + 2 * kStages) * kTileBytes + kTileAlignment;
@@ -131,8 +142,9 @@ struct TileSpace {
 
 // Who may touch what of a TileSpace. A pair, and with the first pair of a block of rows the tiles
 // that the warpgroups keep, is full when every thread that copies has arrived, and free again when
-// every warp that computes has; a warp may free only what it has waited for.
-template <typename Space, typename G>
+// every warp that computes has, and every other one that reads it; a warp may free only what it has
+// waited for.
+template <typename Space, typename G, int kCopying = 128, int kOtherReaders = 0>
 struct TileRing {
   static constexpr int kStages = Space::kStages, kBuffers = Space::kBuffers;
   uint64_t full[kStages], free[kStages];
@@ -141,8 +153,8 @@ struct TileRing {
   // By one thread, before the block's barrier.
   __device__ void Init() {
     for (int i = 0; i < kStages; ++i) {
-      ptx::BarrierInit(&full[i], 128);
-      ptx::BarrierInit(&free[i], G::kCount * 4);
+      ptx::BarrierInit(&full[i], kCopying);
+      ptx::BarrierInit(&free[i], G::kCount * 4 + kOtherReaders);
     }
     for (int i = 0; i < kBuffers; ++i) ptx::BarrierInit(&own_free[i], G::kCount * 4);
     ptx::FenceBarrierInit();
@@ -177,7 +189,8 @@ struct TileRing {
   __device__ __forceinline__ void WaitFree(int index) {
     if (index >= kStages) ptx::BarrierWait(&free[index % kStages], (index / kStages - 1) % 2);
   }
-  __device__ __forceinline__ void Fill(int index) { ptx::Arrive(&full[index % kStages]); }
+  __device__ __forceinline__ uint64_t* Full(int index) { return &full[index % kStages]; }
+  __device__ __forceinline__ void Fill(int index) { ptx::Arrive(Full(index)); }
 };
 
 // Copies the `count` pairs of a block of rows, from tile `first_tile` on, as the thread block's

@@ -1,7 +1,10 @@
 // Checks before the launches, and the choice of the path.
 #include "kernels/attention/cuda/paged_attention.h"
 
+#include <limits>
+
 #include "common/cuda/status.h"
+#include "kernels/base/cuda/tensor_map.h"
 
 namespace hanlin {
 namespace {
@@ -23,14 +26,34 @@ absl::Status CheckKv(const PagedKv& kv) {
 
 absl::Status CheckPrefill(const PrefillAttentionParams& p) {
   RETURN_IF_ERROR(CheckKv(p.kv));
-  if (p.num_segments < 0 || p.num_segments > 65535 || p.max_tokens < 0) {
-    return InvalidArgument("prefill of {} segments of up to {} tokens", p.num_segments,
-                           p.max_tokens);
+  if (p.num_segments < 0 || p.num_segments > 65535 || p.max_tokens < 0 || p.tokens < p.max_tokens) {
+    return InvalidArgument("prefill of {} segments of up to {} tokens, {} in all", p.num_segments,
+                           p.max_tokens, p.tokens);
   }
   if (!IsAligned(p.segments) || !IsAligned(p.qkv) || !IsAligned(p.out)) {
     return InvalidArgument("prefill attention wants segments, qkv and out aligned to 16 bytes");
   }
   return absl::OkStatus();
+}
+
+absl::Status MakeMaps(const PrefillAttentionParams& p, PrefillMaps* maps) {
+  constexpr int kTile = 64;  // rows, and elements of a wide box
+  TensorBoxes qkv = {.matrix = p.qkv,
+                     .rows = p.tokens,
+                     .columns = int64_t{3} * p.kv.heads * p.kv.head_dim,
+                     .row_elements = int64_t{3} * p.kv.heads * p.kv.head_dim,
+                     .box_rows = kTile};
+  TensorBoxes cache = {.matrix = p.kv.base,
+                       .rows = std::numeric_limits<int32_t>::max(),  // as many as blocks there are
+                       .columns = p.kv.head_dim,
+                       .row_elements = p.kv.head_dim,
+                       .box_rows = kPagedKvTokens};
+  RETURN_IF_ERROR(EncodeTensorMap(qkv, &maps->qkv));
+  RETURN_IF_ERROR(EncodeTensorMap(cache, &maps->cache));
+  if (p.kv.head_dim % kTile == 0) return absl::OkStatus();
+  qkv.box_columns = cache.box_columns = p.kv.head_dim % kTile;
+  RETURN_IF_ERROR(EncodeTensorMap(qkv, &maps->qkv_rest));
+  return EncodeTensorMap(cache, &maps->cache_rest);
 }
 
 bool HasFastPrefill(const PrefillAttentionParams& p) {
@@ -55,17 +78,13 @@ absl::Status DecodeAttention(const DecodeAttentionParams& params, const DecodeAt
   return CudaStatus(LaunchDecodeAttention(params, plan, stream), "launch of decode attention");
 }
 
-absl::Status WritePrefillKv(const PrefillAttentionParams& params, cudaStream_t stream) {
-  RETURN_IF_ERROR(CheckPrefill(params));
-  if (params.num_segments == 0 || params.max_tokens == 0) return absl::OkStatus();
-  return CudaStatus(LaunchWritePrefillKv(params, stream), "launch of KV write");
-}
-
 absl::Status PrefillAttention(const PrefillAttentionParams& params, cudaStream_t stream) {
   RETURN_IF_ERROR(CheckPrefill(params));
   if (params.num_segments == 0 || params.max_tokens == 0) return absl::OkStatus();
   if (HasFastPrefill(params)) {
-    return CudaStatus(LaunchPrefillAttention(params, stream), "launch of prefill attention");
+    PrefillMaps maps = {};
+    RETURN_IF_ERROR(MakeMaps(params, &maps));
+    return CudaStatus(LaunchPrefillAttention(params, maps, stream), "launch of prefill attention");
   }
   return CudaStatus(LaunchPlainPrefillAttention(params, stream), "launch of plain attention");
 }

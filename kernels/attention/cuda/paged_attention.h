@@ -37,10 +37,8 @@ absl::StatusOr<DecodeAttentionPlan> PlanDecodeAttention(ComputeType type, int ba
 absl::Status DecodeAttention(const DecodeAttentionParams& params, const DecodeAttentionPlan& plan,
                              cudaStream_t stream);
 
-// Stores K and V of all segments' tokens in the cache. Before PrefillAttention, in the same stream.
-absl::Status WritePrefillKv(const PrefillAttentionParams& params, cudaStream_t stream);
-
-// Attends; K and V of the segments' tokens must be in the cache (WritePrefillKv).
+// Stores K and V of all segments' tokens in the cache and attends. No segment's context may be what
+// another one of the call stores.
 absl::Status PrefillAttention(const PrefillAttentionParams& params, cudaStream_t stream);
 
 }  // namespace hanlin

@@ -10,6 +10,7 @@
 #ifndef HANLIN_KERNELS_ATTENTION_CUDA_PAGED_ATTENTION_PARAMS_H_
 #define HANLIN_KERNELS_ATTENTION_CUDA_PAGED_ATTENTION_PARAMS_H_
 
+#include <cuda.h>
 #include <cuda_runtime_api.h>
 
 #include <cstddef>
@@ -54,8 +55,8 @@ struct DecodeAttentionPlan {
   size_t shared_bytes = 0;
 };
 
-// A run of prompt tokens of one sequence. Part of its context may be in the cache already, no
-// matter who put it there.
+// A run of prompt tokens of one sequence. Its context is in the cache already, no matter which call
+// before this one put it there.
 struct PrefillSegment {
   int32_t first_token = 0;     // row of qkv and out
   int32_t num_tokens = 0;      // 0: nothing to do
@@ -67,6 +68,7 @@ struct PrefillAttentionParams {
   PagedKv kv;
   int num_segments = 0;
   int max_tokens = 0;                        // the largest num_tokens; sizes the grid
+  int tokens = 0;                            // rows of qkv and out
   bool plain = false;                        // no Hopper: the plain path for all shapes
   const PrefillSegment* segments = nullptr;  // [num_segments] on the device
   const void* qkv = nullptr;                 // [tokens][3][heads][head_dim], 16-byte aligned
@@ -75,9 +77,16 @@ struct PrefillAttentionParams {
 
 cudaError_t LaunchDecodeAttention(const DecodeAttentionParams& params,
                                   const DecodeAttentionPlan& plan, cudaStream_t stream);
-cudaError_t LaunchPrefillAttention(const PrefillAttentionParams& params, cudaStream_t stream);
-cudaError_t LaunchWritePrefillKv(const PrefillAttentionParams& params, cudaStream_t stream);
-// The plain path; the decode one stores the new token's K and V in a kernel of its own first.
+// Boxes of a head's first elements, 64 at a time, and of the 16 that remain of a head of 80: of 64
+// rows of qkv, and of the 16 positions of a block of the cache, whose rows are the positions of all
+// heads of K and V of all blocks.
+struct PrefillMaps {
+  CUtensorMap qkv, qkv_rest, cache, cache_rest;
+};
+
+cudaError_t LaunchPrefillAttention(const PrefillAttentionParams& params, const PrefillMaps& maps,
+                                   cudaStream_t stream);
+// The plain path, which stores the new tokens' K and V in a kernel of its own first.
 cudaError_t LaunchPlainDecodeAttention(const DecodeAttentionParams& params, cudaStream_t stream);
 cudaError_t LaunchPlainPrefillAttention(const PrefillAttentionParams& params, cudaStream_t stream);
 

@@ -31,12 +31,15 @@ TEST(PagedAttentionTest, RefusesBadParametersBeforeAnyLaunch) {
   PrefillAttentionParams prefill{.kv = kv,
                                  .num_segments = 1,
                                  .max_tokens = 1,
+                                 .tokens = 1,
                                  .segments = reinterpret_cast<PrefillSegment*>(memory),
                                  .qkv = memory,
                                  .out = memory};
   prefill.kv.head_dim = 12;
   EXPECT_EQ(PrefillAttention(prefill, nullptr).code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_EQ(WritePrefillKv(prefill, nullptr).code(), absl::StatusCode::kInvalidArgument);
+  prefill.kv.head_dim = 64;
+  prefill.tokens = 0;  // of a segment of one
+  EXPECT_EQ(PrefillAttention(prefill, nullptr).code(), absl::StatusCode::kInvalidArgument);
 }
 
 // Bytes that no kernel should leave behind where it has something to write.
@@ -87,15 +90,15 @@ class PagedAttentionGpuTest : public GpuTest {
     const auto out = OnDevice(Canary(rows.size() / 3));
     int longest = 0;
     for (const PrefillSegment& s : segments) longest = std::max(longest, s.num_tokens);
-    const PrefillAttentionParams params{.kv = cache.view,
-                                        .num_segments = static_cast<int>(segments.size()),
-                                        .max_tokens = longest,
-                                        .plain = !device_.hopper,
-                                        .segments = on_device.data(),
-                                        .qkv = rows.data(),
-                                        .out = out.data()};
-    const absl::Status written = WritePrefillKv(params, stream_.get());
-    EXPECT_TRUE(written.ok()) << written;
+    const PrefillAttentionParams params{
+        .kv = cache.view,
+        .num_segments = static_cast<int>(segments.size()),
+        .max_tokens = longest,
+        .tokens = static_cast<int>(qkv.size() / (3 * cache.view.heads * cache.view.head_dim)),
+        .plain = !device_.hopper,
+        .segments = on_device.data(),
+        .qkv = rows.data(),
+        .out = out.data()};
     const absl::Status launched = PrefillAttention(params, stream_.get());
     EXPECT_TRUE(launched.ok()) << launched;
     return FromDevice(out);
@@ -342,6 +345,19 @@ TEST_F(PagedAttentionGpuTest, ChunkBordersAndNeighboursChangeNoBit) {
             << shape.head_dim << ": chunks of " << chunk << " at " << first;
       }
     }
+  }
+}
+
+TEST_F(PagedAttentionGpuTest, ANeighboursNaNStaysThere) {
+  for (int dim : {64, 80, 128}) {
+    const Shape shape{kBf16, 2, dim};
+    const Sequence s(shape, 130, 23);
+    const auto alone = RunPrefill(Upload(shape, Cache(shape, 1, 130)), s.qkv, {{0, 130, 0, 0}});
+    std::vector<float> qkv = s.qkv;
+    qkv.resize(2 * s.qkv.size(), NAN);
+    const auto beside =
+        RunPrefill(Upload(shape, Cache(shape, 2, 130)), qkv, {{0, 130, 0, 0}, {130, 130, 0, 1}});
+    EXPECT_TRUE(std::equal(alone.begin(), alone.end(), beside.begin())) << dim;
   }
 }
 

@@ -156,14 +156,13 @@ cudaError_t LaunchPlain(const PagedKv& kv, Rows rows, dim3 grid, const void* qkv
 
 }  // namespace
 
-cudaError_t LaunchWritePrefillKv(const PrefillAttentionParams& p, cudaStream_t stream) {
-  return LaunchWrite(p.kv, PrefillRows{p.segments}, dim3(p.max_tokens, 1, p.num_segments), p.qkv,
-                     stream);
-}
-
 cudaError_t LaunchPlainPrefillAttention(const PrefillAttentionParams& p, cudaStream_t stream) {
-  return LaunchPlain(p.kv, PrefillRows{p.segments}, dim3(p.max_tokens, p.kv.heads, p.num_segments),
-                     p.qkv, p.out, stream);
+  const PrefillRows rows{p.segments};
+  const cudaError_t error =
+      LaunchWrite(p.kv, rows, dim3(p.max_tokens, 1, p.num_segments), p.qkv, stream);
+  if (error != cudaSuccess) return error;
+  return LaunchPlain(p.kv, rows, dim3(p.max_tokens, p.kv.heads, p.num_segments), p.qkv, p.out,
+                     stream);
 }
 
 cudaError_t LaunchPlainDecodeAttention(const DecodeAttentionParams& p, cudaStream_t stream) {

@@ -243,12 +243,12 @@ absl::Status CudaTransformer::Attend(const Pass& pass, int layer, const CudaStre
   PrefillAttentionParams prefill = {.kv = kv,
                                     .num_segments = pass.shape.segments,
                                     .max_tokens = pass.max_segment_tokens,
+                                    .tokens = pass.shape.tokens,
                                     .plain = !options_.device.hopper,
                                     .segments = pass.plan.segments,
                                     .qkv = qkv_,
                                     .out = attention_};
   prefill.kv.block_tables += int64_t{pass.shape.decode_rows} * pass.shape.table_stride;
-  RETURN_IF_ERROR(WritePrefillKv(prefill, stream.get()));
   return PrefillAttention(prefill, stream.get());
 }
 
