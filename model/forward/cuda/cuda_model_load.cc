@@ -166,7 +166,7 @@ absl::Status CudaGptModel::WarmUp() {
                            config_, type_, communicator_ == nullptr ? 1 : communicator_->size())));
   transformer_->SetKvCache(kv.data(), 1);
   if (type_ == ComputeType::kBFloat16 && !batch_invariant_) {
-    RETURN_IF_ERROR(transformer_->Prepare(stream_));
+    RETURN_IF_ERROR(transformer_->Prepare(logits_.data(), stream_));
   }
   const int32_t chunk = std::min({kWarmUpTokens, config_.max_positions, max_tokens_ - 1});
   std::vector<int32_t> tokens(1 + chunk, 0), table(1 + table_stride_, 0);

@@ -70,8 +70,8 @@ class CudaTransformer {
   }
 
   // Chooses the algorithms of the large products by timing them, and prepares single decode rows.
-  // Waits; overwrites activations.
-  absl::Status Prepare(const CudaStream& stream);
+  // Waits; overwrites activations and `logits` [max_logit_rows, vocabulary].
+  absl::Status Prepare(float* logits, const CudaStream& stream);
 
   // Embedding and layers; leaves the residual stream for Logits.
   absl::Status Layers(const Pass& pass, const CudaStream& stream);
@@ -111,6 +111,7 @@ class CudaTransformer {
                            const void* in, const L2Prefetch& next, const CudaStream& stream);
   // Of a matrix that the next product of so many rows reads.
   L2Prefetch Ahead(const CudaMatrix& weight, int64_t rows) const;
+  L2Prefetch AheadOfNextLayer(int layer, int64_t rows) const;
   GemmParams Product(int64_t rows, const CudaMatrix& weight, const CudaVector& bias,
                      LinearEpilogue epilogue, const void* x, void* y) const;
 
