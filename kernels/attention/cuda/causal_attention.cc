@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "common/cuda/status.h"
+#include "kernels/base/cuda/tensor_map.h"
 #include "kernels/elementwise/cuda/column_sums_launch.h"
 
 namespace hanlin {
@@ -47,6 +48,22 @@ bool IsFast(const CudaCausalAttentionParams& p) {
          (p.head_dim == 64 || p.head_dim == 80 || p.head_dim == 128);
 }
 
+absl::StatusOr<CausalAttentionMaps> MakeMaps(const CudaCausalAttentionParams& p) {
+  const int64_t width = 3 * p.heads * p.head_dim;
+  TensorBoxes boxes = {.matrix = p.qkv,
+                       .rows = p.length,
+                       .columns = width,
+                       .row_elements = width,
+                       .box_rows = kMapRows,
+                       .box_columns = 64,
+                       .matrices = p.sequences};
+  CausalAttentionMaps maps;
+  RETURN_IF_ERROR(EncodeTensorMap(boxes, &maps.panels));
+  boxes.box_columns = 16;
+  RETURN_IF_ERROR(EncodeTensorMap(boxes, &maps.tail));
+  return maps;
+}
+
 size_t Aligned(size_t bytes) { return (bytes + 15) / 16 * 16; }
 
 size_t StatisticsBytes(const CudaCausalAttentionParams& p) {
@@ -80,7 +97,9 @@ absl::Status CudaCausalAttention(const CudaCausalAttentionParams& params, void* 
   if (params.sequences * params.length == 0) return absl::OkStatus();
   if (!IsAligned(out)) return InvalidArgument("causal attention wants out aligned to 16 bytes");
   if (IsFast(params)) {
-    return CudaStatus(LaunchCausalAttention(params, out, stream), "launch of causal attention");
+    ASSIGN_OR_RETURN(const CausalAttentionMaps maps, MakeMaps(params));
+    return CudaStatus(LaunchCausalAttention(params, maps, out, stream),
+                      "launch of causal attention");
   }
   return CudaStatus(LaunchPlainCausalAttention(params, out, stream),
                     "launch of plain causal attention");

@@ -4,6 +4,7 @@
 #ifndef HANLIN_KERNELS_ATTENTION_CUDA_CAUSAL_ATTENTION_PARAMS_H_
 #define HANLIN_KERNELS_ATTENTION_CUDA_CAUSAL_ATTENTION_PARAMS_H_
 
+#include <cuda.h>
 #include <cuda_runtime_api.h>
 #include <vector_types.h>
 
@@ -74,9 +75,17 @@ cudaError_t LaunchPlainCausalAttentionBackward(const CudaCausalAttentionParams& 
                                                const CudaCausalAttentionGradients& gradients,
                                                const CausalAttentionState& state,
                                                cudaStream_t stream);
+
+// Tensor maps of qkv by (column, position, sequence): boxes of kMapRows positions of 64 columns,
+// and of 16 for the rest of a head.
+struct CausalAttentionMaps {
+  CUtensorMap panels, tail;
+};
+inline constexpr int kMapRows = 64;
+
 // bf16 with head sizes 64, 80 and 128. The backward pass leaves the partial sums.
-cudaError_t LaunchCausalAttention(const CudaCausalAttentionParams& params, void* out,
-                                  cudaStream_t stream);
+cudaError_t LaunchCausalAttention(const CudaCausalAttentionParams& params,
+                                  const CausalAttentionMaps& maps, void* out, cudaStream_t stream);
 cudaError_t LaunchCausalAttentionBackward(const CudaCausalAttentionParams& params,
                                           const CudaCausalAttentionGradients& gradients,
                                           const CausalAttentionState& state, cudaStream_t stream);

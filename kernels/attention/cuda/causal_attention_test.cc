@@ -2,6 +2,7 @@
 // over edge lengths; the same bits again and beside other sequences.
 #include "kernels/attention/cuda/causal_attention.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <random>
@@ -293,6 +294,20 @@ TEST_F(CausalAttentionGpuTest, GivesTheSameBitsAgainAndBesideOtherSequences) {
         std::equal(second.out.begin(), second.out.end(), first.out.begin() + second.out.size()));
     EXPECT_TRUE(std::equal(second.dqkv.begin(), second.dqkv.end(),
                            first.dqkv.begin() + second.dqkv.size()));
+  }
+}
+
+// Tiles that reach behind a sequence hold zeros there, not what comes behind it in memory.
+TEST_F(CausalAttentionGpuTest, ReadsNothingOfTheNextSequence) {
+  for (int64_t dim : {64, 80, 128}) {
+    Problem problem({kBf16, 2, 130, 2, dim});
+    const Results want = Run(problem);
+    std::fill(problem.qkv.begin() + problem.qkv.size() / 2, problem.qkv.end(), NAN);
+    const Results got = Run(problem);
+    EXPECT_TRUE(
+        std::equal(want.out.begin(), want.out.begin() + want.out.size() / 2, got.out.begin()));
+    EXPECT_TRUE(
+        std::equal(want.dqkv.begin(), want.dqkv.begin() + want.dqkv.size() / 2, got.dqkv.begin()));
   }
 }
 

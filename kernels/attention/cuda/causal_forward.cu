@@ -1,10 +1,10 @@
-// Causal attention for training, forward, bf16 on the tensor cores: prefill.cu's scheme over whole
-// sequences, with documents, dropout and the log of the sum of exponentials. A warpgroup keeps 64
-// queries; the scores of a tile of keys are computed while the tile before it is added to the
-// result.
+// Causal attention for training, forward, bf16 on the tensor cores, with documents, dropout and the
+// log of the sum of exponentials. A warpgroup keeps 64 queries and meets the tiles of keys from the
+// diagonal back to the first; the scores of a tile are computed while the tile before it is added
+// to the result. One thread copies, far ahead.
 #include <cmath>
-#include <type_traits>
 
+#include "kernels/attention/cuda/causal_forward_tiles.cuh"
 #include "kernels/attention/cuda/causal_tiles.cuh"
 #include "kernels/attention/cuda/tile_softmax.cuh"
 #include "kernels/base/cuda/launch.cuh"
@@ -12,97 +12,171 @@
 namespace hanlin {
 namespace {
 
-// Three warpgroups where they have registers enough.
+// Warpgroups that compute, keys of a tile and pairs in the ring: as registers and shared memory
+// allow.
 template <int kHeadDim>
-using GroupsOf = std::conditional_t<kHeadDim == 128, Groups<2, 224>, Groups<3, 152>>;
-template <int kHeadDim>
-using SpaceOf = TileSpace<kHeadDim, GroupsOf<kHeadDim>, 1>;
-template <int kHeadDim>
-using RingOf = TileRing<SpaceOf<kHeadDim>, GroupsOf<kHeadDim>>;
+struct Plan {
+  static constexpr int kGroups = kHeadDim == 128 ? 2 : 3;
+  static constexpr int kKeys = kHeadDim == 80 ? 64 : 128;
+  static constexpr int kStages = kHeadDim == 64 ? 4 : kHeadDim == 80 ? 6 : 2;
+  static constexpr int kRows = kGroups * 64;
+  static constexpr int kThreads = (kGroups + 1) * 128;
+  static constexpr int kComputeRegisters = kGroups == 3 ? 160 : 240;
+  static constexpr int kCopyRegisters = kGroups == 3 ? 32 : 24;
+  using Space = ForwardSpace<kHeadDim, kGroups, kKeys, kStages>;
+  using Ring = ForwardRing<Space, kGroups>;
+};
 
 // Below any score, and finite: in a tile that is hidden from a query nothing minus nothing is 0.
 constexpr float kLowest = -1e30f;
+// Powers of 2 by which a score may exceed the maximum that weights are relative to. Until one does
+// neither sums nor results are moved.
+constexpr float kSlack = 8.0f;
 
-// One warpgroup: the tiles of keys that its 64 queries from `first` on see, which are the thread
-// block's pairs from `base` on.
+// Turns scores into weights, adds them up, and says whether o is to be multiplied by `factor`,
+// which the lanes of a warp do together. A row's 4 lanes agree on its maximum.
+template <int kValues>
+__device__ __forceinline__ bool Weigh(float scale, SoftmaxState& state, float (&s)[kValues],
+                                      float (&factor)[2]) {
+  float maximum[2];
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    maximum[i] = s[2 * i];
+#pragma unroll
+    for (int j = 0; j < kValues / 4; ++j) {
+      maximum[i] = fmaxf(maximum[i], fmaxf(s[4 * j + 2 * i], s[4 * j + 2 * i + 1]));
+    }
+    maximum[i] = fmaxf(maximum[i], __shfl_xor_sync(0xffffffffu, maximum[i], 1));
+    maximum[i] = fmaxf(maximum[i], __shfl_xor_sync(0xffffffffu, maximum[i], 2));
+  }
+  const bool grows = (maximum[0] - state.maximum[0]) * scale > kSlack ||
+                     (maximum[1] - state.maximum[1]) * scale > kSlack;
+  const bool moves = __any_sync(0xffffffffu, grows);
+  if (moves) {
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      maximum[i] = fmaxf(maximum[i], state.maximum[i]);
+      factor[i] = ptx::Exp2((state.maximum[i] - maximum[i]) * scale);
+      state.maximum[i] = maximum[i];
+      state.sum[i] *= factor[i];
+    }
+  }
+  const float offset[2] = {state.maximum[0] * scale, state.maximum[1] * scale};
+#pragma unroll
+  for (int j = 0; j < kValues; ++j) {
+    s[j] = ptx::Exp2(fmaf(s[j], scale, -offset[j / 2 % 2]));
+    state.sum[j / 2 % 2] += s[j];
+  }
+  return moves;
+}
+
+// One warpgroup and its 64 queries from `first` on.
 template <int kHeadDim, bool kDropout>
 struct Attend {
-  using Space = SpaceOf<kHeadDim>;
-  static constexpr int kTileBytes = Space::kTileBytes;
-  const uint8_t* q;
-  const Space& space;
-  RingOf<kHeadDim>& ring;
+  using P = Plan<kHeadDim>;
+  using Pair = typename P::Ring::Pair;
+  static constexpr int kKeys = P::kKeys;
+  uint32_t q, pairs;  // RowTile::Low of the queries and of the ring's first tile
+  typename P::Ring& ring;
   const DropoutLaw& law;
-  QueryPair queries;
-  int first, first_tile, base;
-  float scale;  // to powers of 2
+  const int32_t* begins;  // documents of the sequence, or null
+  int length;
+  int first;
+  int last_begin;  // of the document of the last query: tiles from there on hide nothing but the
+                   // diagonal
+  float scale;     // to powers of 2
   uint32_t dropout_row, dropout_column;
 
-  __device__ __forceinline__ const uint8_t* Wait(int index) const {
-    ring.WaitFull(base + index);
-    return space.Pair(base + index);
+  __device__ __forceinline__ uint32_t Wait(const Pair& pair) const {
+    ring.WaitFull(pair);
+    return pairs + pair.at * (2 * P::Space::kTileBytes / 16);
   }
-  __device__ __forceinline__ void Decide(int index, uint32_t (&decisions)[4][4]) const {
-    if constexpr (kDropout) {
-      DecideOnQueryRows(law, dropout_row, dropout_column + (first_tile + index) * 64, decisions);
+  // Made anew where it is needed, which is rare: it would take registers all the time.
+  template <int kValues>
+  __device__ __forceinline__ void Hide(int key, float (&s)[kValues]) const {
+    HideKeys(QueryPair(first, length, begins), key, -INFINITY, s);
+  }
+  // As the left operand of the next product, without what dropout takes; zeros for keys beyond.
+  template <int kValues>
+  __device__ __forceinline__ void Pack(const float (&s)[kValues], int key,
+                                       uint32_t (&weights)[kKeys / 16][4]) const {
+#pragma unroll
+    for (int i = 0; i < kKeys / 4; ++i) {
+      weights[i / 4][i % 4] = i < kValues / 2 ? PackBFloat16(s[2 * i], s[2 * i + 1]) : 0;
     }
-  }
-  // Scores to weights.
-  __device__ __forceinline__ void Weigh(int index, SoftmaxState& state, float (&s)[32],
-                                        float (&factor)[2]) const {
-    const int key = (first_tile + index) * 64;
-    if (queries.Hides(key, first)) HideKeys(queries, key, -INFINITY, s);
-    Softmax(s, scale, state, factor);
-  }
-  __device__ __forceinline__ static void Pack(const float (&s)[32],
-                                              const uint32_t (&decisions)[4][4],
-                                              uint32_t (&weights)[4][4]) {
-    PackWeights(s, weights);
-    if constexpr (kDropout) Drop(decisions, weights);
+    if constexpr (kDropout) {
+#pragma unroll
+      for (int i = 0; i < kValues / 8; ++i) {  // 4 decisions about 64 keys, and so on
+        const int column = key + i / 4 * 64 + i / 2 % 2 * 8 + threadIdx.x % 4 * 2;
+        uint32_t decisions[4];
+        DropoutDecisions(law, dropout_row + i % 2 * 8, dropout_column + column, decisions);
+#pragma unroll
+        for (int w = 0; w < 4; ++w) weights[i / 4 * 4 + w][i % 4] &= KeptHalves(decisions[w]);
+      }
+    }
   }
 
-  __device__ __forceinline__ void Run(float (&o)[kHeadDim / 2], SoftmaxState& state) const {
-    const int tiles = first / 64 + 1 - first_tile;
-    uint32_t weights[4][4], decisions[4][4];
-    float factor[2];
-    const uint8_t* stage = Wait(0);
-    {
-      float s[32];
-      ptx::WgmmaFence();
-      ptx::TileScores<kHeadDim>(q, stage, s);
-      ptx::WgmmaCommit();
-      Decide(0, decisions);
-      ptx::WgmmaWait<0>();
-      ptx::WgmmaResults(s);
-      Weigh(0, state, s, factor);
-      Pack(s, decisions, weights);
+  // The tile on the diagonal, or its first half, which is all that the queries see.
+  template <int kSeen>
+  __device__ __forceinline__ void Begin(uint32_t pair, int key, SoftmaxState& state,
+                                        uint32_t (&weights)[kKeys / 16][4]) const {
+    float s[kSeen / 2], factor[2];
+    ptx::WgmmaFence();
+    KeyScores<kHeadDim, kSeen, kKeys>(q, pair, s);
+    ptx::WgmmaCommit();
+    ptx::WgmmaWait<0>();
+    ptx::WgmmaResults(s);
+    Hide(key, s);
+    Weigh(scale, state, s, factor);
+    Pack(s, key, weights);
+  }
+
+  // All tiles, of which `at` is the first in the ring; then it is behind them.
+  __device__ __forceinline__ void Run(int tiles, Pair& at, float (&o)[kHeadDim / 2],
+                                      SoftmaxState& state) const {
+    constexpr int kValues = P::Space::kTileBytes / 16;  // from K to V
+    uint32_t weights[kKeys / 16][4];
+    uint32_t pair = Wait(at);
+    int key = first / kKeys * kKeys;
+    if (kKeys == 64 || first != key) {
+      Begin<kKeys>(pair, key, state, weights);
+    } else {
+      Begin<64>(pair, key, state, weights);
     }
-    for (int index = 1; index < tiles; ++index) {
-      const uint8_t* const before = stage;
-      stage = Wait(index);
-      float s[32];
+#pragma unroll 1
+    for (; tiles > 1; --tiles) {
+      key -= kKeys;
+      const uint32_t before = pair;
+      Pair next = at;
+      next.Next();
+      pair = Wait(next);
+      float s[kKeys / 2], factor[2];
       ptx::WgmmaFence();
-      ptx::TileScores<kHeadDim>(q, stage, s);
+      KeyScores<kHeadDim, kKeys, kKeys>(q, pair, s);
       ptx::WgmmaCommit();
-      ptx::TileValues<kHeadDim>(weights, before + kTileBytes, o);
+      AddValues<kHeadDim, kKeys>(weights, before + kValues, o);
       ptx::WgmmaCommit();
-      Decide(index, decisions);
       ptx::WgmmaWait<1>();
       ptx::WgmmaResults(s);
-      Weigh(index, state, s, factor);
+      if (key < last_begin) Hide(key, s);
+      const bool moves = Weigh(scale, state, s, factor);
       ptx::WgmmaWait<0>();
       ptx::WgmmaResults(o);
-      ring.Free(base + index - 1);
+      ring.Free(at);
+      at = next;
+      if (moves) {
 #pragma unroll
-      for (int j = 0; j < kHeadDim / 2; ++j) o[j] *= factor[j / 2 % 2];
-      Pack(s, decisions, weights);
+        for (int j = 0; j < kHeadDim / 2; ++j) o[j] *= factor[j / 2 % 2];
+      }
+      Pack(s, key, weights);
     }
     ptx::WgmmaFence();
-    ptx::TileValues<kHeadDim>(weights, stage + kTileBytes, o);
+    AddValues<kHeadDim, kKeys>(weights, pair + kValues, o);
     ptx::WgmmaCommit();
     ptx::WgmmaWait<0>();
     ptx::WgmmaResults(o);
-    ring.Free(base + tiles - 1);
+    ring.Free(at);
+    at.Next();
   }
 };
 
@@ -131,97 +205,141 @@ __device__ __forceinline__ void Finish(const CudaCausalAttentionParams& p,
                       out + (sequence * p.length + first) * row_words + head * (kHeadDim / 2));
 }
 
+// What a block of queries meets, tiles of keys from the last to the first, and its documents.
+template <int kHeadDim>
+struct Tiles {
+  int idle;               // warpgroups before the sequence
+  const int32_t* begins;  // documents of the sequence, or null
+  int first, last;
+
+  __device__ __forceinline__ Tiles(const CudaCausalAttentionParams& p, const Schedule& work)
+      : idle(max(-work.first, 0) / 64),
+        begins(p.document_begin == nullptr ? nullptr : p.document_begin + work.sequence * p.length),
+        first(begins == nullptr ? 0 : __ldcg(begins + max(work.first, 0)) / Plan<kHeadDim>::kKeys),
+        last((work.first + Plan<kHeadDim>::kRows - 1) / Plan<kHeadDim>::kKeys) {}
+};
+
+// By one thread.
+template <int kHeadDim>
+__device__ __forceinline__ void CopyAll(const CudaCausalAttentionParams& p, const CausalWork& shape,
+                                        const CausalAttentionMaps& maps,
+                                        const typename Plan<kHeadDim>::Space& space,
+                                        typename Plan<kHeadDim>::Ring& ring) {
+  using P = Plan<kHeadDim>;
+  const int width = static_cast<int>(p.heads) * kHeadDim;
+  typename P::Ring::Pair pair;
+  typename P::Ring::Own own;
+  for (Schedule work(shape); work.Next(); own.Next()) {
+    const Tiles<kHeadDim> tiles(p, work);
+    const int column = work.head * kHeadDim;
+    ring.WaitOwnFree(own);
+    for (int tile = tiles.last; tile >= tiles.first; --tile, pair.Next()) {
+      ring.WaitFree(pair);
+      uint8_t* const to = space.Pair(pair.at);
+      uint64_t* const full = &ring.full[pair.at];
+      const int groups = tile == tiles.last ? P::kGroups - tiles.idle : 0;  // whose queries come
+      ptx::ArriveExpect(full, 2 * P::Space::kTileBytes + groups * P::Space::kOwnBytes);
+      for (int g = P::kGroups - groups; g < P::kGroups; ++g) {
+        CopyRows<kHeadDim, 64>(maps, column, work.first + g * 64, work.sequence,
+                               space.Own(own.at, g), full);
+      }
+      CopyRows<kHeadDim, P::kKeys>(maps, column + width, tile * P::kKeys, work.sequence, to, full);
+      CopyRows<kHeadDim, P::kKeys>(maps, column + 2 * width, tile * P::kKeys, work.sequence,
+                                   to + P::Space::kTileBytes, full);
+    }
+  }
+}
+
 template <int kHeadDim, bool kDropout>
-__global__ void __launch_bounds__(GroupsOf<kHeadDim>::kThreads, 1)
+__global__ void __launch_bounds__(Plan<kHeadDim>::kThreads, 1)
     ForwardKernel(const __grid_constant__ CudaCausalAttentionParams p,
                   const __grid_constant__ DropoutLaw law, const __grid_constant__ CausalWork shape,
-                  uint32_t* out) {
-  using G = GroupsOf<kHeadDim>;
+                  const __grid_constant__ CausalAttentionMaps maps, uint32_t* out) {
+  using P = Plan<kHeadDim>;
+  constexpr int kKeys = P::kKeys;
   extern __shared__ uint8_t unaligned[];
-  const SpaceOf<kHeadDim> space(unaligned);
-  __shared__ RingOf<kHeadDim> ring;
+  const typename P::Space space(unaligned);
+  __shared__ typename P::Ring ring;
   if (threadIdx.x == 0) ring.Init();
   __syncthreads();
   ptx::StartNext();
   ptx::WaitForPrevious();
-  const int length = static_cast<int>(p.length), group = threadIdx.x / 128;
-  Schedule work(shape);
-  if (group == G::kCount) {
-    ptx::GiveRegisters<G::kCopyRegisters>();
-    for (int round = 0, base = 0; work.Next(); ++round) {
-      const KeyTiles keys(p, work, G::kCount);
-      const HeadRows q = QkvRows<kHeadDim>(p, 0, work.sequence, work.head);
-      ring.WaitOwnFree(round);
-      for (int g = keys.idle; g < G::kCount; ++g) {
-        CopyTile<kHeadDim>(q, work.first + g * 64, length, space.Own(round, g));
-      }
-      CopyPairs<kHeadDim>(QkvRows<kHeadDim>(p, 1, work.sequence, work.head),
-                          QkvRows<kHeadDim>(p, 2, work.sequence, work.head), keys.first, keys.count,
-                          length, space, ring, base, [](int, int) {});
-      base += keys.count;
-    }
+  const int length = static_cast<int>(p.length), group = ptx::Uniform(threadIdx.x / 128);
+  if (group == P::kGroups) {
+    ptx::GiveRegisters<P::kCopyRegisters>();
+    if (threadIdx.x % 128 == 0) CopyAll<kHeadDim>(p, shape, maps, space, ring);
     return;
   }
-  ptx::TakeRegisters<G::kComputeRegisters>();
-  for (int round = 0, base = 0; work.Next(); ++round) {
-    const KeyTiles keys(p, work, G::kCount);
-    const int first = work.first + group * 64, seen = first / 64 + 1 - keys.first;
-    if (group >= keys.idle) {
-      const QueryPair queries(first, length, keys.begins);
-      const uint32_t token = static_cast<uint32_t>(work.sequence * p.length) + queries.position;
-      const Attend<kHeadDim, kDropout> attend = {space.Own(round, group),
-                                                 space,
-                                                 ring,
-                                                 law,
-                                                 queries,
-                                                 first,
-                                                 keys.first,
-                                                 base,
-                                                 p.scale * 1.44269504f,
-                                                 p.dropout.first_row + token,
-                                                 (p.first_head + work.head) * kHeadColumns};
-      float o[kHeadDim / 2] = {};
-      SoftmaxState state = {{kLowest, kLowest}, {}};
-      attend.Run(o, state);
-      Finish<kHeadDim>(p, o, state, kDropout ? law.scale : 1.0f, work.sequence, work.head, first,
-                       out);
+  ptx::TakeRegisters<P::kComputeRegisters>();
+  typename P::Ring::Pair pair;
+  typename P::Ring::Own own;
+  for (Schedule work(shape); work.Next(); own.Next()) {
+    const Tiles<kHeadDim> tiles(p, work);
+    const int first_tile = ptx::Uniform(tiles.first);
+    if (group < tiles.idle) {
+      ring.Skip(&pair, tiles.last + 1 - first_tile);
+      ring.FreeOwn(own);
+      continue;
     }
-    ring.Skip(base + (group >= keys.idle ? seen : 0), base + keys.count);
-    ring.FreeOwn(round);
-    base += keys.count;
+    const int first = work.first + group * 64;
+    ring.Skip(&pair, tiles.last - first / kKeys);
+    const int row = threadIdx.x % 128 / 32 * 16 + threadIdx.x % 32 / 4;
+    const Attend<kHeadDim, kDropout> attend = {
+        .q = RowTile<kHeadDim, 64>::Low(space.Own(own.at, group)),
+        .pairs = RowTile<kHeadDim, kKeys>::Low(space.Pair(0)),
+        .ring = ring,
+        .law = law,
+        .begins = tiles.begins,
+        .length = length,
+        .first = first,
+        .last_begin = tiles.begins == nullptr
+                          ? 0
+                          : ptx::Uniform(__ldcg(tiles.begins + min(first + 63, length - 1))),
+        .scale = p.scale * 1.44269504f,
+        .dropout_row =
+            p.dropout.first_row + static_cast<uint32_t>(work.sequence * p.length) + first + row,
+        .dropout_column = (p.first_head + work.head) * kHeadColumns};
+    float o[kHeadDim / 2] = {};
+    SoftmaxState state = {{kLowest, kLowest}, {}};
+    attend.Run(first / kKeys + 1 - first_tile, pair, o, state);
+    ring.FreeOwn(own);
+    Finish<kHeadDim>(p, o, state, kDropout ? law.scale : 1.0f, work.sequence, work.head, first,
+                     out);
   }
 }
 
 template <int kHeadDim, bool kDropout>
-cudaError_t Launch(const CudaCausalAttentionParams& p, void* out, cudaStream_t stream) {
-  using G = GroupsOf<kHeadDim>;
+cudaError_t Launch(const CudaCausalAttentionParams& p, const CausalAttentionMaps& maps, void* out,
+                   cudaStream_t stream) {
+  using P = Plan<kHeadDim>;
   CausalWork work;
   int blocks = 0;
-  const cudaError_t error = PlanWork(p, G::kRows, true, &work, &blocks);
+  const cudaError_t error = PlanWork(p, P::kRows, true, &work, &blocks);
   if (error != cudaSuccess) return error;
   return LaunchDependent(
       ForwardKernel<kHeadDim, kDropout>,
-      {.grid = dim3(blocks), .block = dim3(G::kThreads), .shared_bytes = SpaceOf<kHeadDim>::kBytes},
-      stream, p, MakeDropoutLaw(p.dropout), work, static_cast<uint32_t*>(out));
+      {.grid = dim3(blocks), .block = dim3(P::kThreads), .shared_bytes = P::Space::kBytes}, stream,
+      p, MakeDropoutLaw(p.dropout), work, maps, static_cast<uint32_t*>(out));
 }
 
 template <int kHeadDim>
-cudaError_t Launch(const CudaCausalAttentionParams& p, void* out, cudaStream_t stream) {
-  return p.dropout.rate > 0 ? Launch<kHeadDim, true>(p, out, stream)
-                            : Launch<kHeadDim, false>(p, out, stream);
+cudaError_t Launch(const CudaCausalAttentionParams& p, const CausalAttentionMaps& maps, void* out,
+                   cudaStream_t stream) {
+  return p.dropout.rate > 0 ? Launch<kHeadDim, true>(p, maps, out, stream)
+                            : Launch<kHeadDim, false>(p, maps, out, stream);
 }
 
 }  // namespace
 
-cudaError_t LaunchCausalAttention(const CudaCausalAttentionParams& params, void* out,
-                                  cudaStream_t stream) {
+cudaError_t LaunchCausalAttention(const CudaCausalAttentionParams& params,
+                                  const CausalAttentionMaps& maps, void* out, cudaStream_t stream) {
   switch (params.head_dim) {
     case 64:
-      return Launch<64>(params, out, stream);
+      return Launch<64>(params, maps, out, stream);
     case 80:
-      return Launch<80>(params, out, stream);
+      return Launch<80>(params, maps, out, stream);
     case 128:
-      return Launch<128>(params, out, stream);
+      return Launch<128>(params, maps, out, stream);
     default:
       return cudaErrorInvalidValue;
   }

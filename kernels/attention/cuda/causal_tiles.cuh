@@ -254,11 +254,12 @@ struct QueryPair {
 };
 
 // Gives the scores of keys that a query does not see the value `hidden`; `key`: the tile's first.
+template <int kValues>
 __device__ __forceinline__ void HideKeys(const QueryPair& queries, int key, float hidden,
-                                         float (&s)[32]) {
+                                         float (&s)[kValues]) {
   const int first = key + threadIdx.x % 4 * 2;
 #pragma unroll
-  for (int j = 0; j < 32; ++j) {
+  for (int j = 0; j < kValues; ++j) {
     const int i = j / 2 % 2, at = first + j / 4 * 8 + j % 2;
     if (at > queries.position + 8 * i || at < queries.begin[i]) s[j] = hidden;
   }

@@ -288,6 +288,16 @@ __device__ __forceinline__ void TensorCopy(void* shared, const void* map, int co
       : "memory");
 }
 
+// The same from one matrix of several, whose map has three dimensions.
+__device__ __forceinline__ void TensorCopy(void* shared, const void* map, int column, int row,
+                                           int matrix, uint64_t* barrier, uint64_t policy) {
+  asm volatile(
+      "cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes"
+      ".L2::cache_hint [%0], [%1, {%2, %3, %4}], [%5], %6;" ::"r"(SharedAddress(shared)),
+      "l"(map), "r"(column), "r"(row), "r"(matrix), "r"(SharedAddress(barrier)), "l"(policy)
+      : "memory");
+}
+
 // Waits until the kernels before this one in the stream are complete. What runs ahead of it may
 // touch only memory that those kernels do not write.
 __device__ __forceinline__ void WaitForPrevious() {

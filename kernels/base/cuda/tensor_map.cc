@@ -31,14 +31,17 @@ absl::Status EncodeTensorMap(const TensorBoxes& boxes, CUtensorMap* map) {
   static const absl::StatusOr<EncodeTiled*> encode = FindEncodeTiled();
   if (!encode.ok()) return encode.status();
   const cuuint64_t sizes[] = {static_cast<cuuint64_t>(boxes.columns),
-                              static_cast<cuuint64_t>(boxes.rows)};
-  const cuuint64_t strides[] = {static_cast<cuuint64_t>(boxes.row_elements) * 2};
+                              static_cast<cuuint64_t>(boxes.rows),
+                              static_cast<cuuint64_t>(boxes.matrices)};
+  const cuuint64_t row_bytes = static_cast<cuuint64_t>(boxes.row_elements) * 2;
+  const cuuint64_t strides[] = {row_bytes, row_bytes * boxes.rows};
   const cuuint32_t box[] = {static_cast<cuuint32_t>(boxes.box_columns),
-                            static_cast<cuuint32_t>(boxes.box_rows)};
-  const cuuint32_t element_strides[] = {1, 1};
+                            static_cast<cuuint32_t>(boxes.box_rows), 1};
+  const cuuint32_t element_strides[] = {1, 1, 1};
   const CUresult result =
-      (*encode)(map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, const_cast<void*>(boxes.matrix), sizes,
-                strides, box, element_strides, CU_TENSOR_MAP_INTERLEAVE_NONE,
+      (*encode)(map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, boxes.matrices > 0 ? 3 : 2,
+                const_cast<void*>(boxes.matrix), sizes, strides, box, element_strides,
+                CU_TENSOR_MAP_INTERLEAVE_NONE,
                 boxes.box_columns == 64 ? CU_TENSOR_MAP_SWIZZLE_128B : CU_TENSOR_MAP_SWIZZLE_32B,
                 CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   if (result != CUDA_SUCCESS) {

@@ -11,7 +11,8 @@
 namespace hanlin {
 
 // A row-major bf16 matrix, and the boxes that are copied from it. A box arrives row by row,
-// swizzled over its row: of 64 columns (128 bytes) or 16 (32 bytes).
+// swizzled over its row: of 64 columns (128 bytes) or 16 (32 bytes). With `matrices` the map has a
+// third dimension: so many of them, one behind the other, and no box reaches into the next.
 struct TensorBoxes {
   const void* matrix = nullptr;  // aligned to 16 bytes
   int64_t rows = 0;
@@ -19,6 +20,7 @@ struct TensorBoxes {
   int64_t row_elements = 0;  // from row to row, a multiple of 8
   int box_rows = 0;
   int box_columns = 64;
+  int64_t matrices = 0;
 };
 
 absl::Status EncodeTensorMap(const TensorBoxes& boxes, CUtensorMap* map);

@@ -126,8 +126,12 @@ struct Wgmma<64> {
 template <>
 struct Wgmma<128> {
   static __device__ __forceinline__ void Add(float (&d)[64], uint64_t a, uint64_t b) {
+    Product(d, a, b, true);
+  }
+  // Without `add`, d is overwritten.
+  static __device__ __forceinline__ void Product(float (&d)[64], uint64_t a, uint64_t b, bool add) {
     asm volatile(
-        "{\n.reg .pred add;\nsetp.eq.u32 add, 0, 0;\n"
+        "{\n.reg .pred add;\nsetp.ne.u32 add, %66, 0;\n"
         "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 "
         "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
         " %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
@@ -144,7 +148,7 @@ struct Wgmma<128> {
           "+f"(d[49]), "+f"(d[50]), "+f"(d[51]), "+f"(d[52]), "+f"(d[53]), "+f"(d[54]), "+f"(d[55]),
           "+f"(d[56]), "+f"(d[57]), "+f"(d[58]), "+f"(d[59]), "+f"(d[60]), "+f"(d[61]), "+f"(d[62]),
           "+f"(d[63])
-        : "l"(a), "l"(b));
+        : "l"(a), "l"(b), "r"(static_cast<int>(add)));
   }
 };
 
