@@ -245,6 +245,7 @@ class DeviceLayers {
 
 void DecodeBlockGpuTest::CheckLayers(int count, const std::vector<int>& contexts) {
   std::vector<Layer> fresh;
+  fresh.reserve(count);
   for (int i = 0; i < count; ++i) fresh.push_back(MakeLayer());
   const std::vector<int32_t> table = MakeTable();
   for (const int context : contexts) {
