@@ -65,6 +65,28 @@ TEST_P(CrossEntropyTest, MatchesDoubleArithmeticWholeAndInShards) {
   }
 }
 
+TEST_P(CrossEntropyTest, GradientMatchesFiniteDifferences) {
+  const int64_t v = 8;
+  std::vector<float> logits = RandomFloats(2 * v, 3, 2.0f);
+  const std::vector<int32_t> labels = {5, 7};
+  const std::vector<float> weights = {0.5f, 2.0f};
+  const auto loss = [&] {
+    const Result result = Compute(logits, labels, weights, 2);
+    return double{weights[0]} * result.loss[0] + double{weights[1]} * result.loss[1];
+  };
+  const std::vector<float> gradient = Compute(logits, labels, weights, 2).gradient;
+  constexpr float kStep = 0.03f;
+  for (size_t i = 0; i < logits.size(); ++i) {
+    const float logit = logits[i];
+    logits[i] = logit + kStep;
+    const double above = loss();
+    logits[i] = logit - kStep;
+    const double below = loss();
+    logits[i] = logit;
+    EXPECT_NEAR(gradient[i], (above - below) / (2 * kStep), 2e-4) << i;
+  }
+}
+
 TEST_P(CrossEntropyTest, MaskedRowsHaveNoGradientEvenWithoutALabelOrWithNaN) {
   auto logits = RandomFloats(2 * 20, 1);
   logits[3] = std::numeric_limits<float>::quiet_NaN();
