@@ -135,8 +135,9 @@ void AddLoad(CLI::App& bench, Runner& run) {
   command->add_option("--rate", options->rate, "Requests a second (0: the next when one has ended)")
       ->check(NonNegativeNumber)
       ->capture_default_str();
-  command->add_option("--input", options->input,
-                      "JSON lines {\"prompt\": …} (default: a built-in prompt)");
+  command->add_option(
+      "--input", options->input,
+      "JSON lines {\"prompt\": …}, - for standard input (default: a built-in prompt)");
   command->footer(
       "TTFT time to first token, TPOT time per output token, ITL gap between messages, E2EL whole "
       "request. Added: what\n"

@@ -11,7 +11,6 @@
 #include "cli/bench/server_process.h"
 #include "cli/generate/prompts.h"
 #include "common/host/host.h"
-#include "common/io/file.h"
 #include "common/status/status.h"
 
 namespace hanlin::cli {
@@ -44,15 +43,10 @@ std::vector<v1::StreamGenerateRequest> MakeRequests(const std::vector<v1::Prompt
 }
 
 absl::StatusOr<std::vector<v1::Prompt>> LoadPrompts(const std::string& input) {
-  if (input.empty()) {
-    v1::Prompt prompt;
-    prompt.set_text(kPrompt);
-    return std::vector<v1::Prompt>{prompt};
-  }
-  ASSIGN_OR_RETURN(const std::string text, ReadFile(input));
-  absl::StatusOr<std::vector<v1::Prompt>> prompts = ParsePromptLines(text);
-  if (!prompts.ok()) return Annotate(prompts.status(), input);
-  return prompts;
+  if (!input.empty()) return ReadPrompts(input);
+  v1::Prompt prompt;
+  prompt.set_text(kPrompt);
+  return std::vector<v1::Prompt>{prompt};
 }
 
 Json Describe(const LoadBenchOptions& options, int requests, int max_tokens) {

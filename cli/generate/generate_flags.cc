@@ -7,7 +7,6 @@
 
 #include "cli/generate/prompts.h"
 #include "common/flags/flags.h"
-#include "common/io/file.h"
 #include "common/status/status.h"
 #include "gateway/validation.h"
 
@@ -111,12 +110,7 @@ absl::StatusOr<std::vector<v1::Prompt>> MakePrompts(const GenerateFlags& flags) 
   if (given != 1) {
     return InvalidArgument("{} of --prompt, --ids and --input are given, want exactly one", given);
   }
-  if (!flags.input.empty()) {
-    ASSIGN_OR_RETURN(const std::string text, ReadFile(flags.input));
-    absl::StatusOr<std::vector<v1::Prompt>> prompts = ParsePromptLines(text);
-    if (!prompts.ok()) return Annotate(prompts.status(), flags.input);
-    return prompts;
-  }
+  if (!flags.input.empty()) return ReadPrompts(flags.input);
   v1::Prompt prompt;
   if (flags.prompt.has_value()) {
     prompt.set_text(*flags.prompt);
@@ -167,8 +161,9 @@ absl::StatusOr<v1::GenerationParameters> MakeParameters(const GenerateFlags& fla
 void AddGenerateFlags(CLI::App& command, GenerateFlags& flags) {
   command.add_option("--prompt", flags.prompt, "Text to continue")->type_name("TEXT");
   command.add_option("--ids", flags.ids, "Token ids to continue: 1,2,3");
-  command.add_option("--input", flags.input,
-                     "File of JSON lines: {\"prompt\": \"…\"} or {\"ids\": […]}");
+  command.add_option(
+      "--input", flags.input,
+      "File of JSON lines, - for standard input: {\"prompt\": \"…\"} or {\"ids\": […]}");
   command
       .add_option("--target", flags.target,
                   "HOST:PORT of a server, in place of a model in this process")

@@ -2,9 +2,12 @@
 #include "cli/generate/prompts.h"
 
 #include <charconv>
+#include <iostream>
+#include <iterator>
 #include <limits>
 #include <nlohmann/json.hpp>
 
+#include "common/io/file.h"
 #include "common/status/status.h"
 
 namespace hanlin::cli {
@@ -75,6 +78,19 @@ absl::StatusOr<std::vector<v1::Prompt>> ParsePromptLines(std::string_view text) 
   }
   if (prompts.empty())
     return InvalidArgument("there are no lines, want JSON lines such as {{\"prompt\": \"…\"}}");
+  return prompts;
+}
+
+absl::StatusOr<std::vector<v1::Prompt>> ReadPrompts(const std::string& input) {
+  const bool is_stdin = input == "-";
+  std::string text;
+  if (is_stdin) {
+    text.assign(std::istreambuf_iterator<char>(std::cin), {});
+  } else {
+    ASSIGN_OR_RETURN(text, ReadFile(input));
+  }
+  absl::StatusOr<std::vector<v1::Prompt>> prompts = ParsePromptLines(text);
+  if (!prompts.ok()) return Annotate(prompts.status(), is_stdin ? "standard input" : input);
   return prompts;
 }
 

@@ -1,4 +1,4 @@
-// What the user wants continued: --prompt, --ids or the lines of a file. Pure functions.
+// What the user wants continued: --prompt, --ids or the lines of a file.
 #ifndef HANLIN_CLI_GENERATE_PROMPTS_H_
 #define HANLIN_CLI_GENERATE_PROMPTS_H_
 
@@ -18,6 +18,9 @@ absl::StatusOr<std::vector<int32_t>> ParseIds(std::string_view text);
 // JSON lines {"prompt": "…"} or {"ids": [1, 2]}; empty lines are skipped. INVALID_ARGUMENT names
 // the line.
 absl::StatusOr<std::vector<v1::Prompt>> ParsePromptLines(std::string_view text);
+
+// The lines of a file; "-" stands for standard input, which is read to its end. Errors name it.
+absl::StatusOr<std::vector<v1::Prompt>> ReadPrompts(const std::string& input);
 
 }  // namespace hanlin::cli
 

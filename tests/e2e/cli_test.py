@@ -124,6 +124,8 @@ class CommandLineTest(Case):
             self.assertEqual(len(results), len(prompts))
             alone, = self.json_of("generate", "--prompt", prompts[3], "--greedy", "--max-tokens", "8")
             self.assertEqual(results[3]["ids"], alone["ids"])
+            piped = self.json_of("generate", "--input", "-", "--greedy", "--max-tokens", "8", stdin=path.read_text())
+            self.assertEqual([line["ids"] for line in piped], [line["ids"] for line in results])
             path.write_text('{"prompt": "a"}\n{"prompt": ""}\n')
             code, stdout, stderr = run_cli("generate", "--input", path)
             self.assertEqual((code, stdout), (2, ""))
