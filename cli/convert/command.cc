@@ -18,7 +18,7 @@ void AddConvert(CLI::App& app, Runner& run) {
       app.add_subcommand("convert", "Write a model folder of any layout in Hugging Face's");
   convert->add_option("--from", options->from, "Model folder")->required();
   convert->add_option("--to", options->to, "Folder to write; must not exist")->required();
-  convert->add_option("--format", options->format, "hf; modelscope is not written yet")
+  convert->add_option("--format", options->format, "hf, the only one that is written")
       ->capture_default_str();
   convert->add_option("--dtype", options->dtype, "fp32 or bf16: what the weights are stored as")
       ->capture_default_str();

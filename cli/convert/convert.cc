@@ -16,9 +16,6 @@ namespace {
 namespace fs = std::filesystem;
 
 absl::Status CheckOptions(const ConvertOptions& options) {
-  if (options.format == "modelscope") {
-    return Unimplemented("--format is \"modelscope\", only hf is written yet");
-  }
   if (options.format != "hf") {
     return InvalidArgument("--format is \"{}\", want hf", options.format);
   }

@@ -17,7 +17,7 @@ struct ConvertOptions {
   std::string dtype = "fp32";  // or bf16
 };
 
-// The number of parameters written. UNIMPLEMENTED: a format that is read and not written.
+// The number of parameters written.
 absl::StatusOr<int64_t> Convert(const ConvertOptions& options);
 
 }  // namespace hanlin::cli

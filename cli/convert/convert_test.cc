@@ -76,9 +76,7 @@ TEST(ConvertTest, WhatCannotBeWrittenIsRefusedAndLeavesNothing) {
   ASSERT_OK_AND_ASSIGN(const std::string from, DefaultModelDirectory());
   const std::string to = directory.path() + "/to";
   EXPECT_THAT(Convert({.from = from, .to = to, .format = "modelscope"}),
-              StatusIs(Code::kUnimplemented, HasSubstr("--format is \"modelscope\"")));
-  EXPECT_THAT(Convert({.from = from, .to = to, .format = "onnx"}),
-              StatusIs(Code::kInvalidArgument, HasSubstr("--format is \"onnx\", want hf")));
+              StatusIs(Code::kInvalidArgument, HasSubstr("--format is \"modelscope\", want hf")));
   EXPECT_THAT(Convert({.from = from, .to = to, .dtype = "int8"}),
               StatusIs(Code::kInvalidArgument, HasSubstr("--dtype is \"int8\"")));
   EXPECT_THAT(Convert({.from = "/no/such", .to = to}),

@@ -8,11 +8,7 @@
 #ifndef HANLIN_KERNELS_ATTENTION_CUDA_CAUSAL_SCHEDULE_H_
 #define HANLIN_KERNELS_ATTENTION_CUDA_CAUSAL_SCHEDULE_H_
 
-#ifdef __CUDACC__
-#define HANLIN_HOST_DEVICE __host__ __device__
-#else
-#define HANLIN_HOST_DEVICE
-#endif
+#include "kernels/base/cuda/host_device.h"
 
 namespace hanlin {
 

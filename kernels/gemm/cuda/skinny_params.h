@@ -8,14 +8,9 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/base/cuda/host_device.h"
 #include "kernels/base/cuda/l2_prefetch.h"
 #include "kernels/base/cuda/linear_epilogue.h"
-
-#ifdef __CUDACC__
-#define HANLIN_HOST_DEVICE __host__ __device__
-#else
-#define HANLIN_HOST_DEVICE
-#endif
 
 namespace hanlin {
 
